@@ -1,0 +1,170 @@
+"""The words of the kit: class names, the words CLIP-ES puts in their place, backgrounds, templates and synonyms. Data only."""
+
+# PASCAL VOC, in the order of its palette: the label of a class is its index + 1, background is 0.
+VOC_CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+
+# MS COCO's 80 categories, in the order of their ids: label = index + 1. The names are those of COCO's annotation files.
+COCO_CLASSES = (
+    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
+    "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow",
+    "elephant", "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee",
+    "skis", "snowboard", "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard", "tennis racket", "bottle",
+    "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple", "sandwich", "orange",
+    "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch", "potted plant", "bed",
+    "dining table", "toilet", "tv", "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven",
+    "toaster", "sink", "refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
+)  # fmt: skip
+
+# What CLIP-ES says instead of a class name (released code). Several words in one prompt are its sentence-level synonym fusion.
+_VOC_FUSED = {
+    "bird": "bird avian",
+    "chair": "chair seat",
+    "person": "person with clothes,people,human",
+    "tvmonitor": "tvmonitor screen",
+}
+VOC_PROMPTS = {name: _VOC_FUSED.get(name, name) for name in VOC_CLASSES}
+
+# "sknowboard" is a slip in CLIP-ES's released list and part of its published numbers, so it stays.
+_COCO_CHANGED = {
+    "person": "person with clothes,people,human",
+    "motorcycle": "motorbike",
+    "airplane": "aeroplane",
+    "bird": "bird avian",
+    "backpack": "backpack,bag",
+    "umbrella": "umbrella,parasol",
+    "handbag": "handbag,purse",
+    "tie": "necktie",
+    "snowboard": "sknowboard",
+    "baseball glove": "glove",
+    "spoon": "dessertspoon",
+    "chair": "chair seat",
+    "couch": "sofa",
+    "potted plant": "pottedplant",
+    "dining table": "diningtable",
+    "tv": "tvmonitor screen",
+    "remote": "remote control",
+    "hair drier": "hairdrier,blowdrier",
+}
+COCO_PROMPTS = {name: _COCO_CHANGED.get(name, name) for name in COCO_CLASSES}
+
+# What a picture may show besides the classes (CLIP-ES, released code).
+VOC_BACKGROUND = (
+    "ground", "land", "grass", "tree", "building", "wall", "sky", "lake", "water", "river", "sea", "railway", "railroad",
+    "keyboard", "helmet", "cloud", "house", "mountain", "ocean", "road", "rock", "street", "valley", "bridge", "sign",
+)  # fmt: skip
+
+# Two of VOC's background words are too close to COCO classes: keyboard, and (stop) sign.
+COCO_BACKGROUND = tuple(word for word in VOC_BACKGROUND if word not in ("keyboard", "sign"))
+
+CLIP_ES_TEMPLATE = "a clean origami {}."  # CLIP-ES: the template of the lowest sharpness
+
+# The 80 ImageNet templates published with CLIP (Radford et al. 2021), in their order.
+IMAGENET_TEMPLATES = (
+    "a bad photo of a {}.",
+    "a photo of many {}.",
+    "a sculpture of a {}.",
+    "a photo of the hard to see {}.",
+    "a low resolution photo of the {}.",
+    "a rendering of a {}.",
+    "graffiti of a {}.",
+    "a bad photo of the {}.",
+    "a cropped photo of the {}.",
+    "a tattoo of a {}.",
+    "the embroidered {}.",
+    "a photo of a hard to see {}.",
+    "a bright photo of a {}.",
+    "a photo of a clean {}.",
+    "a photo of a dirty {}.",
+    "a dark photo of the {}.",
+    "a drawing of a {}.",
+    "a photo of my {}.",
+    "the plastic {}.",
+    "a photo of the cool {}.",
+    "a close-up photo of a {}.",
+    "a black and white photo of the {}.",
+    "a painting of the {}.",
+    "a painting of a {}.",
+    "a pixelated photo of the {}.",
+    "a sculpture of the {}.",
+    "a bright photo of the {}.",
+    "a cropped photo of a {}.",
+    "a plastic {}.",
+    "a photo of the dirty {}.",
+    "a jpeg corrupted photo of a {}.",
+    "a blurry photo of the {}.",
+    "a photo of the {}.",
+    "a good photo of the {}.",
+    "a rendering of the {}.",
+    "a {} in a video game.",
+    "a photo of one {}.",
+    "a doodle of a {}.",
+    "a close-up photo of the {}.",
+    "a photo of a {}.",
+    "the origami {}.",
+    "the {} in a video game.",
+    "a sketch of a {}.",
+    "a doodle of the {}.",
+    "a origami {}.",
+    "a low resolution photo of a {}.",
+    "the toy {}.",
+    "a rendition of the {}.",
+    "a photo of the clean {}.",
+    "a photo of a large {}.",
+    "a rendition of a {}.",
+    "a photo of a nice {}.",
+    "a photo of a weird {}.",
+    "a blurry photo of a {}.",
+    "a cartoon {}.",
+    "art of a {}.",
+    "a sketch of the {}.",
+    "a embroidered {}.",
+    "a pixelated photo of a {}.",
+    "itap of the {}.",
+    "a jpeg corrupted photo of the {}.",
+    "a good photo of a {}.",
+    "a plushie {}.",
+    "a photo of the nice {}.",
+    "a photo of the small {}.",
+    "a photo of the weird {}.",
+    "the cartoon {}.",
+    "art of the {}.",
+    "a drawing of the {}.",
+    "a photo of the large {}.",
+    "a black and white photo of a {}.",
+    "the plushie {}.",
+    "a dark photo of a {}.",
+    "itap of a {}.",
+    "graffiti of the {}.",
+    "a toy {}.",
+    "itap of my {}.",
+    "a photo of a cool {}.",
+    "a photo of a small {}.",
+    "a tattoo of the {}.",
+)
+
+# Plain dictionary words for VOC's classes, the class name first.
+SYNONYMS = {
+    "aeroplane": ("aeroplane", "airplane", "plane", "aircraft"),
+    "bicycle": ("bicycle", "bike", "cycle", "pushbike"),
+    "bird": ("bird", "avian", "fowl", "birdie"),
+    "boat": ("boat", "vessel", "ship", "watercraft"),
+    "bottle": ("bottle", "flask", "flagon", "carafe"),
+    "bus": ("bus", "coach", "autobus", "omnibus"),
+    "car": ("car", "automobile", "auto", "motorcar"),
+    "cat": ("cat", "kitty", "feline", "pussycat"),
+    "chair": ("chair", "seat", "armchair", "stool"),
+    "cow": ("cow", "cattle", "bovine", "ox"),
+    "diningtable": ("diningtable", "dining table", "table", "desk"),
+    "dog": ("dog", "hound", "canine", "doggy"),
+    "horse": ("horse", "steed", "equine", "pony"),
+    "motorbike": ("motorbike", "motorcycle", "moped", "scooter"),
+    "person": ("person", "human", "people", "individual"),
+    "pottedplant": ("pottedplant", "potted plant", "houseplant", "plant"),
+    "sheep": ("sheep", "lamb", "ewe", "ram"),
+    "sofa": ("sofa", "couch", "settee", "loveseat"),
+    "train": ("train", "railway train", "locomotive", "rail car"),
+    "tvmonitor": ("tvmonitor", "tv monitor", "television", "screen", "tv"),
+}
