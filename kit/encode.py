@@ -1,0 +1,390 @@
+"""CLIP, seen from outside: the only file that knows open_clip.
+
+Nothing of open_clip is forked or changed: the blocks of the model are run one by one, attention is computed from their own weights, and the position table is interpolated into a returned
+tensor, so that after a call the model equals the model before it.
+"""
+
+import functools
+import json
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from kit.shapes import check_shape
+
+TINY = Path(__file__).parent / "toy" / "model" / "tiny_clip.safetensors"
+MAX_PATCHES = 4096  # attention grows with the square: 4,096 patches are 64 MB a map and layer
+TEXT_CACHE = 4096  # prompts remembered by one Clip
+TEXT_BATCH = 256
+
+
+class ClipError(ValueError):
+    """A CLIP that cannot be loaded or cannot do what was asked."""
+
+
+@dataclass(frozen=True)
+class LastBlock:
+    """The weights of CLIP's last block and of what follows it: all that is needed to run it again, or backwards."""
+
+    ln_1: nn.LayerNorm
+    attention: nn.MultiheadAttention
+    ln_2: nn.LayerNorm
+    mlp: nn.Sequential
+    ln_post: nn.LayerNorm
+    projection: Tensor  # (E, D)
+    logit_scale: float  # what cosines are multiplied by before the softmax
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What CLIP saw in a batch of images of one size.
+
+    last_input (B, T, E): the tokens before the last block, class token first.  attention (B, L, T, T): one map for each of `layers`, heads averaged, rows = queries, each row sums to 1.
+    mask (T, T) or None: what the last block's attention scores are given on top.
+    """
+
+    last_input: Tensor
+    attention: Tensor
+    layers: tuple[int, ...]
+    grid: tuple[int, int]
+    block: LastBlock = field(repr=False)
+    mask: Tensor | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        tokens = 1 + self.grid[0] * self.grid[1]
+        check_shape(self.last_input, "B T E", "last_input", T=tokens)
+        check_shape(self.attention, "B L T T", "attention", B=len(self.last_input), L=len(self.layers), T=tokens)
+
+    def __len__(self) -> int:
+        return len(self.last_input)
+
+
+class Clip:
+    """A CLIP and what belongs to it: its name, its way of preparing pixels, its words.
+
+    `model` is an open_clip `CLIP` with a ViT that has a class token; it is put into evaluation mode and frozen. `radius` is for models whose blocks attend locally (the tiny CLIP): one
+    entry a block, the distance in patches that a patch sees, None for everything.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer, *, name: str = "clip", radius: Sequence[int | None] | None = None, mean=None, std=None):
+        _check_vision_transformer(model, name)
+        from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.name = name
+        self.blocks = list(model.visual.transformer.resblocks)
+        self.radius = tuple(radius) if radius is not None else (None,) * len(self.blocks)
+        if len(self.radius) != len(self.blocks):
+            raise ClipError(f"expected one radius for each of the {len(self.blocks)} blocks, got {len(self.radius)}")
+        self.mean = torch.tensor(mean or OPENAI_DATASET_MEAN).view(3, 1, 1)
+        self.std = torch.tensor(std or OPENAI_DATASET_STD).view(3, 1, 1)
+        self.calls = 0  # how often the image encoder ran: a slider must not raise it
+        self._text: OrderedDict[str, Tensor] = OrderedDict()
+
+    @classmethod
+    def load(cls, name: str = "tiny", *, device: str | torch.device | None = None) -> "Clip":
+        """A CLIP by name: "tiny", "ARCHITECTURE:TAG" from the Hugging Face hub, "ARCHITECTURE:FILE" from a checkpoint, or "ARCHITECTURE:random".
+
+        Names and tags are open_clip's ("ViT-B-16-quickgelu:openai"). "random" has untrained weights: it is for measuring time and for tests, its masks mean nothing.
+        """
+        clip = load_tiny() if name == "tiny" else _load_open_clip(name)
+        return clip.to(choose_device(device))
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.visual.proj.device
+
+    @property
+    def patch(self) -> int:
+        return self.model.visual.patch_size[0]
+
+    @property
+    def is_tiny(self) -> bool:
+        return isinstance(self.tokenizer, CutTokenizer)
+
+    @property
+    def layer_count(self) -> int:
+        return len(self.blocks)
+
+    def to(self, device: str | torch.device) -> "Clip":
+        self.model.to(device)
+        self._text.clear()
+        return self
+
+    def prepare(self, image: np.ndarray, *, side: int | None = None) -> Tensor:
+        """The picture as the encoder wants it: bicubic to a multiple of the patch size (rounded up), normalised.
+
+        image (H, W, 3) uint8 -> (3, h*patch, w*patch). `side` scales the longer side to that many pixels first; None keeps the picture's own size.   Source: CLIP-ES, released code.
+        """
+        height, width = image.shape[:2]
+        scale = 1.0 if side is None else side / max(height, width)
+        rows, columns = (max(1, math.ceil(round(length * scale, 6) / self.patch)) for length in (height, width))
+        if rows * columns > MAX_PATCHES:
+            raise ClipError(f"a picture of {height} x {width} pixels makes {rows} x {columns} patches, more than {MAX_PATCHES:,}: make it smaller first")
+        resized = Image.fromarray(image).resize((columns * self.patch, rows * self.patch), Image.Resampling.BICUBIC)
+        pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1).float() / 255
+        return (pixels - self.mean) / self.std
+
+    @torch.no_grad()
+    def encode(self, pixels: Tensor, *, layers: Sequence[int] | None = None) -> Tokens:
+        """Every block but the last, once: what all maps are made from.
+
+        pixels (B, 3, H, W) normalised, sides multiples of the patch size; `layers`: whose attention to keep, counted from 0 (None: all).   Source: CLIP-ES, released code.
+        """
+        check_shape(pixels, "B 3 H W", "pixels")
+        wanted = tuple(range(self.layer_count)) if layers is None else tuple(layers)
+        if any(not 0 <= layer < self.layer_count for layer in wanted):
+            raise ClipError(f"expected layers from 0 to {self.layer_count - 1}, got {list(wanted)}")
+        self.calls += 1
+        visual = self.model.visual
+        tokens, grid = embed_patches(visual, pixels.to(self.device, visual.conv1.weight.dtype))
+        maps = {}
+        for index, block in enumerate(self.blocks):
+            last = index == self.layer_count - 1
+            mask = local_mask(grid, self.radius[index], tokens.device)
+            if index in wanted:
+                normal = block.ln_1(tokens)
+                weights, value = attention_weights(block.attn, normal, mask)
+                maps[index] = weights.mean(1).float()
+                if not last:
+                    mixed = merge_heads(weights @ value)
+                    tokens = tokens + block.attn.out_proj(mixed)
+                    tokens = tokens + block.mlp(block.ln_2(tokens))
+            elif not last:
+                tokens = run_block(block, tokens, mask)
+        attention = torch.stack([maps[layer] for layer in wanted], 1) if wanted else tokens.new_zeros(len(tokens), 0, tokens.shape[1], tokens.shape[1])
+        return Tokens(tokens.float(), attention, wanted, grid, self.last_block(), local_mask(grid, self.radius[-1], tokens.device))
+
+    def last_block(self) -> LastBlock:
+        block, visual = self.blocks[-1], self.model.visual
+        return LastBlock(block.ln_1, block.attn, block.ln_2, block.mlp, visual.ln_post, visual.proj, float(self.model.logit_scale.exp()))
+
+    @torch.no_grad()
+    def text(self, prompts: Sequence[str]) -> Tensor:
+        """Prompts as unit vectors of the joint space; each prompt is encoded once and remembered.
+
+        P strings -> (P, D), rows of length 1.   Source: CLIP.
+        """
+        if isinstance(prompts, str) or not all(isinstance(prompt, str) for prompt in prompts):
+            raise ClipError(f"expected a list of prompts, got {prompts!r}")
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._text]
+        for start in range(0, len(new), TEXT_BATCH):
+            part = new[start : start + TEXT_BATCH]
+            vectors = self.model.encode_text(self.tokenizer(part).to(self.device), normalize=True).float()
+            self._text.update(zip(part, vectors, strict=True))
+        if not prompts:
+            return torch.zeros(0, self.model.visual.proj.shape[1], device=self.device)
+        result = torch.stack([self._text[prompt] for prompt in prompts])
+        while len(self._text) > TEXT_CACHE:
+            self._text.popitem(last=False)
+        return result
+
+    def unknown_words(self, text: str) -> list[str]:
+        """The words of a text that the model has never seen: only the tiny CLIP can say so, CLIP's own vocabulary spells everything."""
+        return self.tokenizer.unknown_words(text) if self.is_tiny else []
+
+
+def embed_patches(visual: nn.Module, pixels: Tensor, *, keep: Tensor | None = None) -> tuple[Tensor, tuple[int, int]]:
+    """Pixels become tokens: patches, positions for this grid, the class token in front.
+
+    pixels (B, 3, H, W) -> (B, T, E) and the grid (h, w). `keep` (B, n): the patches to keep (training drops some).
+    """
+    patches = visual.conv1(pixels)  # (B, E, h, w)
+    grid = (patches.shape[2], patches.shape[3])
+    patches = patches.flatten(2).transpose(1, 2)  # (B, E, h, w) -> (B, N, E)
+    positions = interpolated_positions(visual, grid).to(patches.dtype)
+    patches = patches + positions[1:]
+    if keep is not None:
+        patches = patches.gather(1, keep[..., None].expand(-1, -1, patches.shape[2]))
+    class_token = (visual.class_embedding.to(patches.dtype) + positions[0]).expand(len(patches), 1, -1)
+    return visual.ln_pre(torch.cat([class_token, patches], 1)), grid
+
+
+def interpolated_positions(visual: nn.Module, grid: tuple[int, int]) -> Tensor:
+    """The position table for another grid of patches, bilinear; the class token's row stays.   (1 + h*w, E).   Source: CLIP-ES, released code (without its rounding to float16)."""
+    table, own = visual.positional_embedding, visual.grid_size
+    if tuple(own) == tuple(grid):
+        return table
+    square = table[1:].T.reshape(1, -1, *own)  # (1 + N, E) -> (1, E, h, w)
+    resized = F.interpolate(square.float(), size=grid, mode="bilinear", align_corners=False)
+    return torch.cat([table[:1], resized.flatten(2)[0].T.to(table.dtype)])
+
+
+@functools.lru_cache(maxsize=64)
+def local_mask(grid: tuple[int, int], radius: int | None, device: torch.device) -> Tensor | None:
+    """What keeps attention local: added to the scores, 0 where a token may look and -inf where it may not; None without a radius.
+
+    A patch sees the patches at most `radius` rows and columns away and not the class token; the class token sees everything.   (T, T).
+    """
+    if radius is None:
+        return None
+    rows, columns = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
+    return mask_of_positions(torch.stack([rows.flatten(), columns.flatten()], 1), radius).to(device)
+
+
+def mask_of_positions(positions: Tensor, radius: int) -> Tensor:
+    """The local mask for patches at the given rows and columns.   positions (..., N, 2) -> (..., T, T)."""
+    far = (positions[..., :, None, :] - positions[..., None, :, :]).abs().amax(-1) > radius
+    mask = torch.zeros(*far.shape[:-2], far.shape[-1] + 1, far.shape[-1] + 1)
+    mask[..., 1:, 1:].masked_fill_(far, -math.inf)
+    mask[..., 1:, 0] = -math.inf
+    return mask
+
+
+def split_heads(attention: nn.MultiheadAttention, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of every head.   (B, T, E) -> three (B, heads, T, E/heads)."""
+    batch, count, width = x.shape
+    heads = attention.num_heads
+    qkv = F.linear(x, attention.in_proj_weight, attention.in_proj_bias)
+    query, key, value = qkv.view(batch, count, 3, heads, width // heads).permute(2, 0, 3, 1, 4)
+    return query, key, value
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """(B, heads, T, E/heads) -> (B, T, E)."""
+    return x.transpose(1, 2).flatten(2)
+
+
+def attention_weights(attention: nn.MultiheadAttention, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Softmax attention written out, so that its weights can be seen.   (B, T, E) -> weights (B, heads, T, T), values (B, heads, T, E/heads)."""
+    query, key, value = split_heads(attention, x)
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+    return (scores if mask is None else scores + mask).softmax(-1), value
+
+
+def run_block(block: nn.Module, x: Tensor, mask: Tensor | None) -> Tensor:
+    """One transformer block with fused attention; the mask may be (T, T) or (B, 1, T, T).   (B, T, E) -> (B, T, E)."""
+    query, key, value = split_heads(block.attn, block.ln_1(x))
+    mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=None if mask is None else mask.to(query.dtype))
+    x = x + block.attn.out_proj(merge_heads(mixed))
+    return x + block.mlp(block.ln_2(x))
+
+
+class CutTokenizer:
+    """CLIP's byte-pair tokenizer cut to the tokens a small model was trained with; everything else becomes one "unknown" id.
+
+    This is how the kit knows that the tiny CLIP never saw a word.
+    """
+
+    def __init__(self, tokens: Sequence[int], context_length: int = 32):
+        from open_clip.tokenizer import SimpleTokenizer
+
+        self.tokens = tuple(tokens)
+        self.context_length = context_length
+        self.unknown, self.start, self.end = len(tokens), len(tokens) + 1, len(tokens) + 2  # the end must be the largest id: CLIP pools there
+        self.vocabulary_size = len(tokens) + 3
+        self._table = {token: index for index, token in enumerate(tokens)}
+        self._base = SimpleTokenizer(context_length=context_length)
+
+    def ids(self, text: str) -> list[int]:
+        return [self._table.get(token, self.unknown) for token in self._base.encode(text)]
+
+    def unknown_words(self, text: str) -> list[str]:
+        words = [word.strip(".,;:!?\"'()") for word in text.split()]
+        return [word for word in dict.fromkeys(words) if word and self.unknown in self.ids(word)]
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """texts -> (P, context length) ids, padded with 0."""
+        result = torch.zeros(len(texts), self.context_length, dtype=torch.long)
+        for row, text in zip(result, texts, strict=True):
+            ids = [self.start, *self.ids(text)[: self.context_length - 2], self.end]
+            row[: len(ids)] = torch.tensor(ids)
+        return result
+
+
+def build_small_clip(config: dict) -> nn.Module:
+    """An untrained open_clip CLIP from a configuration: {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"}."""
+    from open_clip import CLIP
+
+    return CLIP(**config)
+
+
+def load_tiny(path: str | Path = TINY) -> Clip:
+    """The tiny CLIP that ships with the kit: safetensors, with its configuration as a .json beside it."""
+    from safetensors.torch import load_file
+
+    weights, description = Path(path), Path(path).with_suffix(".json")
+    for part in (weights, description):
+        if not part.is_file():
+            raise ClipError(f"the tiny CLIP's file {part.name} is missing: restore it from the repository, or train one with `python -m kit.toy.train`")
+    about = json.loads(description.read_text())
+    model = build_small_clip(about["model"])
+    state = {name: tensor.float() for name, tensor in load_file(weights).items()}
+    model.load_state_dict(state)
+    return Clip(model, CutTokenizer(about["tokens"], about["model"]["text_cfg"]["context_length"]), name="tiny", radius=about["radius"])
+
+
+def choose_device(device: str | torch.device | None) -> torch.device:
+    """The device asked for, or the best one here; a device that is not here is refused."""
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ClipError(f"expected a device like cpu, cuda, cuda:1 or mps, got {device!r}") from error
+    usable = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not usable.get(chosen.type, False):
+        here = [name for name, works in usable.items() if works]
+        raise ClipError(f"this machine has no {chosen.type} device that PyTorch can use: choose {' or '.join(here)}")
+    if chosen.type == "cuda" and chosen.index is not None and chosen.index >= torch.cuda.device_count():
+        raise ClipError(f"expected a GPU from 0 to {torch.cuda.device_count() - 1}, got {chosen.index}")
+    return chosen
+
+
+def _load_open_clip(name: str) -> Clip:
+    import open_clip
+
+    architecture, _, source = name.partition(":")
+    known = open_clip.list_models()
+    if architecture not in known:
+        close = [model for model in known if architecture.lower().replace("/", "-") in model.lower()][:5]
+        hint = f"; did you mean {', '.join(close)}?" if close else ""
+        raise ClipError(f"open_clip has no model {architecture!r}{hint} Give tiny, or ARCHITECTURE:TAG such as ViT-B-16-quickgelu:openai".replace("?;", "?"))
+    if not source:
+        tags = open_clip.list_pretrained_tags_by_model(architecture)
+        raise ClipError(f"{architecture} needs weights: write {architecture}:TAG with one of {', '.join(tags) or 'no known tag'}, {architecture}:FILE, or {architecture}:random")
+    if source == "openai" and not architecture.endswith("-quickgelu"):
+        raise ClipError(f"OpenAI's weights were trained with QuickGELU: write {architecture}-quickgelu:openai")
+    if source == "random":
+        torch.manual_seed(0)
+        model = open_clip.create_model(architecture, pretrained=None)
+    elif source in open_clip.list_pretrained_tags_by_model(architecture):
+        try:
+            model = open_clip.create_model(architecture, pretrained=source)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise ClipError(f"the weights {source} of {architecture} could not be had from the Hugging Face hub: check the connection, or give a file as {architecture}:FILE ({_first_line(error)})") from error
+    elif Path(source).is_file():
+        model = open_clip.create_model(architecture, pretrained=None)
+        try:
+            open_clip.load_checkpoint(model, source, weights_only=True)
+        except Exception as error:  # torch, safetensors and pickle each raise their own
+            raise ClipError(f"{source} is not a checkpoint of {architecture}: {_first_line(error)}") from error
+    else:
+        raise ClipError(f"{source!r} is neither a file nor a tag of {architecture}: known tags are {', '.join(open_clip.list_pretrained_tags_by_model(architecture))}")
+    preprocess = open_clip.get_model_preprocess_cfg(model)
+    return Clip(model, open_clip.get_tokenizer(architecture), name=name, mean=preprocess.get("mean"), std=preprocess.get("std"))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def _check_vision_transformer(model: nn.Module, name: str) -> None:
+    """Only a ViT with a class token, plain blocks and a projection can be listened to."""
+    visual = getattr(model, "visual", None)
+    blocks = getattr(getattr(visual, "transformer", None), "resblocks", None)
+    wants = "the kit needs a ViT with a class token, such as ViT-B-16-quickgelu:openai"
+    if blocks is None or getattr(visual, "class_embedding", None) is None:
+        raise ClipError(f"{name} has no vision transformer with a class token: {wants}")
+    plain = all(isinstance(block.attn, nn.MultiheadAttention) and isinstance(block.ls_1, nn.Identity) for block in blocks if hasattr(block, "ls_1"))
+    if not plain or visual.attn_pool is not None or visual.proj is None or not all(hasattr(block, "ls_1") for block in blocks):
+        raise ClipError(f"{name} has blocks or a pooling that the kit does not read: {wants}")
