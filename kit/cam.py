@@ -1,6 +1,7 @@
 """Class maps from tokens and text: siblings of one signature, (tokens, text, targets) -> (B, C, h, w).
 
-`text` (T, D) are unit vectors; `targets` are the rows of `text` whose maps are wanted. The maps are signed and raw; `normalised_cam` makes of them what the papers show.
+`text` (T, D) are unit vectors; `targets` are the rows of `text` whose maps are wanted. The maps are signed and raw; `normalised_cam` makes
+of them what the papers show. `done` is the pass through the last block where it has been made already (`last_block.last_pass`).
 """
 
 from collections.abc import Sequence
@@ -16,46 +17,55 @@ from kit.shapes import check_shape
 EPSILON = 1e-7  # CLIP-ES, released code
 
 
-def class_logits(tokens: Tokens, text: Tensor) -> Tensor:
-    """What CLIP answers when it looks at the mean of the patches: scaled cosines.   text (T, D) -> (B, T).   Source: CLIP-ES, released code."""
-    return _logits(tokens, last_pass(tokens), text)
+def class_logits(tokens: Tokens, text: Tensor, *, done: LastPass | None = None) -> Tensor:
+    """What CLIP answers when it looks at the mean of the patches: scaled cosines.
+
+    text (T, D) -> (B, T).   Source: CLIP-ES, released code.
+    """
+    done = done or last_pass(tokens)
+    vector = F.normalize(done.feature @ tokens.block.projection, dim=-1)  # (B, E) x (E, D) -> (B, D)
+    return tokens.block.logit_scale * vector @ text.T
 
 
-def class_probabilities(tokens: Tokens, text: Tensor) -> Tensor:
+def class_probabilities(tokens: Tokens, text: Tensor, *, done: LastPass | None = None) -> Tensor:
     """Softmax over all given texts.   text (T, D) -> (B, T), rows sum to 1.   Source: CLIP-ES, section 3.2."""
-    return class_logits(tokens, text).softmax(-1)
+    return class_logits(tokens, text, done=done).softmax(-1)
 
 
-def grad_cam(tokens: Tokens, text: Tensor, targets: Sequence[int]) -> Tensor:
+def grad_cam(tokens: Tokens, text: Tensor, targets: Sequence[int], *, done: LastPass | None = None) -> Tensor:
     """Grad-CAM of each target's *logit*: what raises its score, whether or not it raises the others' as well.
 
     text (T, D), C targets -> (B, C, h, w), signed.   Source: Selvaraju et al. 2017 on CLIP's last ln_1.
     """
-    done = last_pass(tokens)
+    done = done or last_pass(tokens)
     _check_text(tokens, text, targets)
     per_logit = torch.eye(len(text), device=text.device)[list(targets)].expand(len(tokens), -1, -1)  # (B, C, T)
     return _cam_of_logits(tokens, done, text, per_logit)
 
 
-def softmax_grad_cam(tokens: Tokens, text: Tensor, targets: Sequence[int]) -> Tensor:
+def softmax_grad_cam(tokens: Tokens, text: Tensor, targets: Sequence[int], *, done: LastPass | None = None) -> Tensor:
     """Grad-CAM of each target's *probability* among all texts: whatever also raises another text is subtracted.
 
-    The derivative of a softmax is s_c (delta_cj - s_j), so other classes and background words enter with a minus sign. text (T, D) holds the present classes and the background words.
+    The derivative of a softmax is s_c (delta_cj - s_j), so other classes and background words enter with a minus sign. text (T, D) holds
+    the present classes and the background words.
     -> (B, C, h, w), signed.   Source: CLIP-ES, section 3.2 and released code.
     """
-    done = last_pass(tokens)
+    done = done or last_pass(tokens)
     _check_text(tokens, text, targets)
-    probability = _logits(tokens, done, text).softmax(-1)  # (B, T)
+    probability = class_probabilities(tokens, text, done=done)  # (B, T)
     chosen = probability[:, list(targets)]  # (B, C)
     one_hot = torch.eye(len(text), device=text.device)[list(targets)]  # (C, T)
     per_logit = chosen[..., None] * (one_hot - probability[:, None])  # (B, C, T)
     return _cam_of_logits(tokens, done, text, per_logit)
 
 
-def similarity_cam(tokens: Tokens, text: Tensor, targets: Sequence[int]) -> Tensor:
-    """The cosine of every patch with each target: no gradient at all.   text (T, D), C targets -> (B, C, h, w) in [-1, 1].   Source: CLIP Surgery, MaskCLIP and others compare with it."""
+def similarity_cam(tokens: Tokens, text: Tensor, targets: Sequence[int], *, done: LastPass | None = None) -> Tensor:
+    """The cosine of every patch with each target: no gradient at all.
+
+    text (T, D), C targets -> (B, C, h, w) in [-1, 1].   Source: CLIP Surgery, MaskCLIP and others compare with it.
+    """
     _check_text(tokens, text, targets)
-    patches = patch_embeddings(tokens)
+    patches = patch_embeddings(tokens, done=done)
     maps = patches @ text[list(targets)].T  # (B, N, D) x (D, C) -> (B, N, C)
     return _on_grid(maps.transpose(1, 2), tokens)
 
@@ -63,7 +73,8 @@ def similarity_cam(tokens: Tokens, text: Tensor, targets: Sequence[int]) -> Tens
 def normalised_cam(cam: Tensor) -> Tensor:
     """Only what speaks for the class, stretched to [0, 1]: ReLU, minus the minimum, divided by the maximum.
 
-    cam (B, C, h, w) -> the same, in [0, 1); a map without a positive value becomes all zero.   Source: CLIP-ES, released code, which stretches twice: small maps need it, because of the 1e-7.
+    cam (B, C, h, w) -> the same, in [0, 1); a map without a positive value becomes all zero.   Source: CLIP-ES, released code, which
+    stretches twice: small maps need it, because of the 1e-7.
     """
     return stretched(stretched(cam.relu()))
 
@@ -78,11 +89,6 @@ def _check_text(tokens: Tokens, text: Tensor, targets: Sequence[int]) -> None:
     check_shape(text, "T D", "text", D=tokens.block.projection.shape[1])
     if not len(targets) or any(not 0 <= target < len(text) for target in targets):
         raise ValueError(f"expected targets to be rows of text (0 to {len(text) - 1}), got {list(targets)}")
-
-
-def _logits(tokens: Tokens, done: LastPass, text: Tensor) -> Tensor:
-    vector = F.normalize(done.feature @ tokens.block.projection, dim=-1)  # (B, E) x (E, D) -> (B, D)
-    return tokens.block.logit_scale * vector @ text.T
 
 
 def _cam_of_logits(tokens: Tokens, done: LastPass, text: Tensor, per_logit: Tensor) -> Tensor:

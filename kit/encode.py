@@ -1,6 +1,7 @@
 """CLIP, seen from outside: the only file that knows open_clip.
 
-Nothing of open_clip is forked or changed: the blocks of the model are run one by one, attention is computed from their own weights, and the position table is interpolated into a returned
+Nothing of open_clip is forked or changed: the blocks of the model are run one by one, attention is computed from their own weights, and the
+position table is interpolated into a returned
 tensor, so that after a call the model equals the model before it.
 """
 
@@ -47,7 +48,8 @@ class LastBlock:
 class Tokens:
     """What CLIP saw in a batch of images of one size.
 
-    last_input (B, T, E): the tokens before the last block, class token first.  attention (B, L, T, T): one map for each of `layers`, heads averaged, rows = queries, each row sums to 1.
+    last_input (B, T, E): the tokens before the last block, class token first.  attention (B, L, T, T): one map for each of `layers`, heads
+    averaged, rows = queries, each row sums to 1.
     mask (T, T) or None: what the last block's attention scores are given on top.
     """
 
@@ -70,7 +72,8 @@ class Tokens:
 class Clip:
     """A CLIP and what belongs to it: its name, its way of preparing pixels, its words.
 
-    `model` is an open_clip `CLIP` with a ViT that has a class token; it is put into evaluation mode and frozen. `radius` is for models whose blocks attend locally (the tiny CLIP): one
+    `model` is an open_clip `CLIP` with a ViT that has a class token; it is put into evaluation mode and frozen. `radius` is for models
+    whose blocks attend locally (the tiny CLIP): one
     entry a block, the distance in patches that a patch sees, None for everything.
     """
 
@@ -92,9 +95,11 @@ class Clip:
 
     @classmethod
     def load(cls, name: str = "tiny", *, device: str | torch.device | None = None) -> "Clip":
-        """A CLIP by name: "tiny", "ARCHITECTURE:TAG" from the Hugging Face hub, "ARCHITECTURE:FILE" from a checkpoint, or "ARCHITECTURE:random".
+        """A CLIP by name: "tiny", "ARCHITECTURE:TAG" from the Hugging Face hub, "ARCHITECTURE:FILE" from a checkpoint, or
+        "ARCHITECTURE:random".
 
-        Names and tags are open_clip's ("ViT-B-16-quickgelu:openai"). "random" has untrained weights: it is for measuring time and for tests, its masks mean nothing.
+        Names and tags are open_clip's ("ViT-B-16-quickgelu:openai"). "random" has untrained weights: it is for measuring time and for
+        tests, its masks mean nothing.
         """
         clip = load_tiny() if name == "tiny" else _load_open_clip(name)
         return clip.to(choose_device(device))
@@ -123,13 +128,16 @@ class Clip:
     def prepare(self, image: np.ndarray, *, side: int | None = None) -> Tensor:
         """The picture as the encoder wants it: bicubic to a multiple of the patch size (rounded up), normalised.
 
-        image (H, W, 3) uint8 -> (3, h*patch, w*patch). `side` scales the longer side to that many pixels first; None keeps the picture's own size.   Source: CLIP-ES, released code.
+        image (H, W, 3) uint8 -> (3, h*patch, w*patch). `side` scales the longer side to that many pixels first; None keeps the picture's
+        own size.   Source: CLIP-ES, released code.
         """
         height, width = image.shape[:2]
         scale = 1.0 if side is None else side / max(height, width)
         rows, columns = (max(1, math.ceil(round(length * scale, 6) / self.patch)) for length in (height, width))
         if rows * columns > MAX_PATCHES:
-            raise ClipError(f"a picture of {height} x {width} pixels makes {rows} x {columns} patches, more than {MAX_PATCHES:,}: make it smaller first")
+            raise ClipError(
+                f"a picture of {height} x {width} pixels makes {rows} x {columns} patches, more than {MAX_PATCHES:,}: make it smaller first"
+            )
         resized = Image.fromarray(image).resize((columns * self.patch, rows * self.patch), Image.Resampling.BICUBIC)
         pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1).float() / 255
         return (pixels - self.mean) / self.std
@@ -138,7 +146,8 @@ class Clip:
     def encode(self, pixels: Tensor, *, layers: Sequence[int] | None = None) -> Tokens:
         """Every block but the last, once: what all maps are made from.
 
-        pixels (B, 3, H, W) normalised, sides multiples of the patch size; `layers`: whose attention to keep, counted from 0 (None: all).   Source: CLIP-ES, released code.
+        pixels (B, 3, H, W) normalised, sides multiples of the patch size; `layers`: whose attention to keep, counted from 0 (None: all).
+        Source: CLIP-ES, released code.
         """
         check_shape(pixels, "B 3 H W", "pixels")
         wanted = tuple(range(self.layer_count)) if layers is None else tuple(layers)
@@ -161,7 +170,11 @@ class Clip:
                     tokens = tokens + block.mlp(block.ln_2(tokens))
             elif not last:
                 tokens = run_block(block, tokens, mask)
-        attention = torch.stack([maps[layer] for layer in wanted], 1) if wanted else tokens.new_zeros(len(tokens), 0, tokens.shape[1], tokens.shape[1])
+        attention = (
+            torch.stack([maps[layer] for layer in wanted], 1)
+            if wanted
+            else tokens.new_zeros(len(tokens), 0, tokens.shape[1], tokens.shape[1])
+        )
         return Tokens(tokens.float(), attention, wanted, grid, self.last_block(), local_mask(grid, self.radius[-1], tokens.device))
 
     def last_block(self) -> LastBlock:
@@ -210,7 +223,10 @@ def embed_patches(visual: nn.Module, pixels: Tensor, *, keep: Tensor | None = No
 
 
 def interpolated_positions(visual: nn.Module, grid: tuple[int, int]) -> Tensor:
-    """The position table for another grid of patches, bilinear; the class token's row stays.   (1 + h*w, E).   Source: CLIP-ES, released code (without its rounding to float16)."""
+    """The position table for another grid of patches, bilinear; the class token's row stays.
+
+    (1 + h*w, E).   Source: CLIP-ES, released code (without its rounding to float16).
+    """
     table, own = visual.positional_embedding, visual.grid_size
     if tuple(own) == tuple(grid):
         return table
@@ -255,7 +271,10 @@ def merge_heads(x: Tensor) -> Tensor:
 
 
 def attention_weights(attention: nn.MultiheadAttention, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Softmax attention written out, so that its weights can be seen.   (B, T, E) -> weights (B, heads, T, T), values (B, heads, T, E/heads)."""
+    """Softmax attention written out, so that its weights can be seen.
+
+    (B, T, E) -> weights (B, heads, T, T), values (B, heads, T, E/heads).
+    """
     query, key, value = split_heads(attention, x)
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
     return (scores if mask is None else scores + mask).softmax(-1), value
@@ -280,7 +299,11 @@ class CutTokenizer:
 
         self.tokens = tuple(tokens)
         self.context_length = context_length
-        self.unknown, self.start, self.end = len(tokens), len(tokens) + 1, len(tokens) + 2  # the end must be the largest id: CLIP pools there
+        self.unknown, self.start, self.end = (
+            len(tokens),
+            len(tokens) + 1,
+            len(tokens) + 2,
+        )  # the end must be the largest id: CLIP pools there
         self.vocabulary_size = len(tokens) + 3
         self._table = {token: index for index, token in enumerate(tokens)}
         self._base = SimpleTokenizer(context_length=context_length)
@@ -315,7 +338,9 @@ def load_tiny(path: str | Path = TINY) -> Clip:
     weights, description = Path(path), Path(path).with_suffix(".json")
     for part in (weights, description):
         if not part.is_file():
-            raise ClipError(f"the tiny CLIP's file {part.name} is missing: restore it from the repository, or train one with `python -m kit.toy.train`")
+            raise ClipError(
+                f"the tiny CLIP's file {part.name} is missing: restore it from the repository, or train one with `python -m kit.toy.train`"
+            )
     about = json.loads(description.read_text())
     model = build_small_clip(about["model"])
     state = {name: tensor.float() for name, tensor in load_file(weights).items()}
@@ -348,10 +373,17 @@ def _load_open_clip(name: str) -> Clip:
     if architecture not in known:
         close = [model for model in known if architecture.lower().replace("/", "-") in model.lower()][:5]
         hint = f"; did you mean {', '.join(close)}?" if close else ""
-        raise ClipError(f"open_clip has no model {architecture!r}{hint} Give tiny, or ARCHITECTURE:TAG such as ViT-B-16-quickgelu:openai".replace("?;", "?"))
+        raise ClipError(
+            f"open_clip has no model {architecture!r}{hint} Give tiny, or ARCHITECTURE:TAG such as ViT-B-16-quickgelu:openai".replace(
+                "?;", "?"
+            )
+        )
     if not source:
         tags = open_clip.list_pretrained_tags_by_model(architecture)
-        raise ClipError(f"{architecture} needs weights: write {architecture}:TAG with one of {', '.join(tags) or 'no known tag'}, {architecture}:FILE, or {architecture}:random")
+        raise ClipError(
+            f"{architecture} needs weights: write {architecture}:TAG with one of {', '.join(tags) or 'no known tag'}, "
+            f"{architecture}:FILE, or {architecture}:random"
+        )
     if source == "openai" and not architecture.endswith("-quickgelu"):
         raise ClipError(f"OpenAI's weights were trained with QuickGELU: write {architecture}-quickgelu:openai")
     if source == "random":
@@ -361,7 +393,10 @@ def _load_open_clip(name: str) -> Clip:
         try:
             model = open_clip.create_model(architecture, pretrained=source)
         except (OSError, RuntimeError, ValueError) as error:
-            raise ClipError(f"the weights {source} of {architecture} could not be had from the Hugging Face hub: check the connection, or give a file as {architecture}:FILE ({_first_line(error)})") from error
+            raise ClipError(
+                f"the weights {source} of {architecture} could not be had from the Hugging Face hub: check the connection, "
+                f"or give a file as {architecture}:FILE ({_first_line(error)})"
+            ) from error
     elif Path(source).is_file():
         model = open_clip.create_model(architecture, pretrained=None)
         try:
@@ -369,7 +404,10 @@ def _load_open_clip(name: str) -> Clip:
         except Exception as error:  # torch, safetensors and pickle each raise their own
             raise ClipError(f"{source} is not a checkpoint of {architecture}: {_first_line(error)}") from error
     else:
-        raise ClipError(f"{source!r} is neither a file nor a tag of {architecture}: known tags are {', '.join(open_clip.list_pretrained_tags_by_model(architecture))}")
+        raise ClipError(
+            f"{source!r} is neither a file nor a tag of {architecture}: known tags are "
+            f"{', '.join(open_clip.list_pretrained_tags_by_model(architecture))}"
+        )
     preprocess = open_clip.get_model_preprocess_cfg(model)
     return Clip(model, open_clip.get_tokenizer(architecture), name=name, mean=preprocess.get("mean"), std=preprocess.get("std"))
 
@@ -385,6 +423,8 @@ def _check_vision_transformer(model: nn.Module, name: str) -> None:
     wants = "the kit needs a ViT with a class token, such as ViT-B-16-quickgelu:openai"
     if blocks is None or getattr(visual, "class_embedding", None) is None:
         raise ClipError(f"{name} has no vision transformer with a class token: {wants}")
-    plain = all(isinstance(block.attn, nn.MultiheadAttention) and isinstance(block.ls_1, nn.Identity) for block in blocks if hasattr(block, "ls_1"))
+    plain = all(
+        isinstance(block.attn, nn.MultiheadAttention) and isinstance(block.ls_1, nn.Identity) for block in blocks if hasattr(block, "ls_1")
+    )
     if not plain or visual.attn_pool is not None or visual.proj is None or not all(hasattr(block, "ls_1") for block in blocks):
         raise ClipError(f"{name} has blocks or a pooling that the kit does not read: {wants}")

@@ -1,8 +1,9 @@
 """CLIP's last block, run again from the tokens before it, and its gradient averaged over the patches.
 
-A Grad-CAM needs only the *mean over patches* of the gradient at the block's normalised input. Most of a backward pass then collapses: sums over patches move inside the matrix products, rows of a
-softmax's gradient sum to zero, and what does not depend on the class is computed once. What remains for each class is one product through the MLP, one through the output projection and one
-with the attention. Everything is plain tensor arithmetic, so autograd can differentiate it once more where a CAM stands in a loss.
+A Grad-CAM needs only the *mean over patches* of the gradient at the block's normalised input. Most of a backward pass then collapses: sums
+over patches move inside the matrix products, rows of a softmax's gradient sum to zero, and what does not depend on the class is computed
+once. What remains for each class is one product through the MLP, one through the output projection and one with the attention. Everything
+is plain tensor arithmetic, so autograd can differentiate it once more where a CAM stands in a loss.
 """
 
 from collections.abc import Callable
@@ -20,7 +21,10 @@ MAX_ELEMENTS = 50_000_000  # of a hidden layer's gradient at one time: classes b
 
 @dataclass(frozen=True)
 class LastPass:
-    """One forward pass through the last block, with what its gradient needs.   Axes as in `kit.shapes`; x_hat are layer norms before weight and bias."""
+    """One forward pass through the last block, with what its gradient needs.
+
+    Axes as in `kit.shapes`; x_hat are layer norms before weight and bias.
+    """
 
     activation: Tensor  # (B, T, E) output of ln_1: Grad-CAM's activation
     query: Tensor  # (B, heads, T, E/heads)
@@ -53,17 +57,17 @@ def last_pass(tokens: Tokens) -> LastPass:
     return LastPass(activation, query, key, value, weights, mixed, x_hat_2, spread_2, hidden, x_hat_post, spread_post, feature)
 
 
-def patch_embeddings(tokens: Tokens) -> Tensor:
+def patch_embeddings(tokens: Tokens, *, done: LastPass | None = None) -> Tensor:
     """Every patch in the joint space of images and texts, unit length.   -> (B, N, D)."""
-    done = last_pass(tokens)
+    done = done or last_pass(tokens)
     return F.normalize(_scaled(done.x_hat_post, tokens.block.ln_post) @ tokens.block.projection, dim=-1)
 
 
 def mean_gradient(tokens: Tokens, done: LastPass, gradient: Tensor) -> Tensor:
     """From a gradient at the mean patch feature to its mean over patches at the block's activation: linear in `gradient`.
 
-    gradient (B, C, E) at `done.feature` -> (B, C, E), the mean over the patches (class token left out) of the gradient at `done.activation`.
-    Equal to autograd's (tested); twice differentiable.
+    gradient (B, C, E) at `done.feature` -> (B, C, E), the mean over the patches (class token left out) of the gradient at
+    `done.activation`. Equal to autograd's (tested); differentiable itself.
     """
     check_shape(gradient, "B C E", "gradient", B=len(tokens), E=done.feature.shape[1])
     step = max(1, MAX_ELEMENTS // done.hidden.numel())
@@ -94,12 +98,13 @@ def _mean_gradient(block: LastBlock, done: LastPass, gradient: Tensor) -> Tensor
     # attention, summed over the patches
     at_mixed = residual @ block.attention.out_proj.weight  # (B, C, N, E)
     at_mixed = at_mixed.view(batch, classes, patches, heads, width // heads).transpose(2, 3)  # (B, C, heads, N, e)
-    query, key, value, weights = (x[:, None] for x in (done.query, done.key, done.value, done.weights))  # a class axis in front of the heads
+    query, key, value, weights = (x[:, None] for x in (done.query, done.key, done.value, done.weights))  # a class axis before the heads
     own = (at_mixed * done.mixed[:, None]).sum(-1, keepdim=True)  # (B, C, heads, N, 1): what softmax subtracts in every row
     to_class = weights[..., :1]  # (B, 1, heads, N, 1)
-    at_value = ((1 - to_class) * at_mixed).sum(-2)  # patches' columns of a row sum to 1 - the class token's
+    at_value = ((1 - to_class) * at_mixed).sum(-2)  # (B, C, heads, e): the patches' weights in a row sum to 1 - the class token's
     at_score_class = to_class * ((at_mixed * value[..., :1, :]).sum(-1, keepdim=True) - own)
-    at_key = -(at_score_class * query[..., 1:, :]).sum(-2)  # a row of scores' gradients sums to 0: the patches' part is minus the class token's
+    # a row of the scores' gradients sums to 0: the patches' part is minus the class token's
+    at_key = -(at_score_class * query[..., 1:, :]).sum(-2)  # (B, C, heads, e)
     gathered = weights.transpose(-1, -2) @ torch.cat([at_mixed, own], -1)  # (B, C, heads, T, e + 1)
     columns = (gathered[..., :-1] * value).sum(-1, keepdim=True) - gathered[..., -1:]
     at_query = (columns * key).sum(-2)  # (B, C, heads, e)

@@ -24,19 +24,28 @@ def constant_background(cam: Tensor, *, threshold: float = 0.5) -> Tensor:
 
 
 def with_background(cam: Tensor, *, background: Callable[[Tensor], Tensor] = leftover_background) -> Tensor:
-    """The background's score in front of the classes'.   cam (B, C, H, W) in [0, 1] -> (B, 1 + C, H, W); the planes need not sum to 1.   Source: CLIP-ES, released code."""
+    """The background's score in front of the classes'.
+
+    cam (B, C, H, W) in [0, 1] -> (B, 1 + C, H, W); the planes need not sum to 1.   Source: CLIP-ES, released code.
+    """
     check_shape(cam, "B C H W", "cam")
     return torch.cat([background(cam), cam], 1)
 
 
 def label_map(scores: Tensor) -> Tensor:
-    """The plane that wins at each pixel; the first one wins a tie, so that background does.   scores (B, K, H, W) -> int64 (B, H, W) in 0..K-1, 0 = background."""
+    """The plane that wins at each pixel; the first one wins a tie, so that background does.
+
+    scores (B, K, H, W) -> int64 (B, H, W) in 0..K-1, 0 = background.
+    """
     check_shape(scores, "B K H W", "scores")
     return scores.argmax(1)
 
 
 def confidence(scores: Tensor) -> Tensor:
-    """How large the winner's share is.   scores (B, K, H, W) >= 0 -> (B, H, W) in [0, 1].   Source: CLIP-ES, section 3.4 (there of the CRF's output, which sums to 1)."""
+    """How large the winner's share is.
+
+    scores (B, K, H, W) >= 0 -> (B, H, W) in [0, 1].   Source: CLIP-ES, section 3.4 (there of the CRF's output, which sums to 1).
+    """
     check_shape(scores, "B K H W", "scores")
     return scores.amax(1) / scores.sum(1).clamp_min(1e-12)
 

@@ -24,12 +24,18 @@ def filled(template: str, words: str) -> str:
     if not words:
         raise PromptError("a class or background word is empty: write a word or remove it")
     if len(words.split()) > MAX_WORDS or len(words) > 400:
-        raise PromptError(f"a class name of {len(words.split())} words does not fit into CLIP's 77 tokens: use at most {MAX_WORDS} words, got {words[:40]!r}...")
+        raise PromptError(
+            f"a class name of {len(words.split())} words does not fit into CLIP's 77 tokens: use at most {MAX_WORDS} words, "
+            f"got {words[:40]!r}..."
+        )
     return template.replace("{}", words)
 
 
 def fused(synonyms: Iterable[str]) -> str:
-    """Several words for one class in one sentence: no further forward pass.   Source: CLIP-ES, section 3.2 and released code ("person with clothes,people,human")."""
+    """Several words for one class in one sentence: no further forward pass.
+
+    Source: CLIP-ES, section 3.2 and released code ("person with clothes,people,human").
+    """
     return ",".join(dict.fromkeys(word.strip() for word in synonyms))
 
 
@@ -39,9 +45,11 @@ def prompts(template: str, names: Sequence[str], words: Mapping[str, str] | None
 
 
 def sharpness(scores: Sequence[Tensor]) -> float:
-    """How evenly a template spreads the present classes' probabilities: the sum of their variances over the sum of their means; lower is better.
+    """How evenly a template spreads the present classes' probabilities: the sum of their variances over the sum of their means; lower is
+    better.
 
-    `scores`: one vector (k,) an image, the softmax scores of its k >= 2 present classes (images with one class have no spread and are left out). NaN without any such image.
+    `scores`: one vector (k,) an image, the softmax scores of its k >= 2 present classes (images with one class have no spread and are left
+    out). NaN without any such image.
     Source: CLIP-ES, section 3.2 (sharpness); the released code has it no more.
     """
     several = [image for image in scores if image.numel() >= 2]
@@ -53,6 +61,9 @@ def sharpness(scores: Sequence[Tensor]) -> float:
 
 
 def present_scores(logits: Tensor, present: Tensor) -> list[Tensor]:
-    """Each image's softmax scores of its present classes.   logits (B, T) over all names and background words, present bool (B, T) -> B vectors."""
+    """Each image's softmax scores of its present classes.
+
+    logits (B, T) over all names and background words, present bool (B, T) -> B vectors.
+    """
     probabilities = logits.softmax(-1)
     return [row[mask] for row, mask in zip(probabilities, torch.as_tensor(present, dtype=torch.bool), strict=True)]

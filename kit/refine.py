@@ -15,9 +15,11 @@ CAFFE_MEAN_BGR = (104.008, 116.669, 122.675)  # what CLIP-ES' released code subt
 
 
 def attention_affinity(attention: Tensor, *, sinkhorn: int = 3, power: int = 2) -> Tensor:
-    """How strongly two patches belong together: attention averaged over layers, made doubly stochastic, symmetric, and walked `power` steps.
+    """How strongly two patches belong together: attention averaged over layers, made doubly stochastic, symmetric, and walked `power`
+    steps.
 
-    attention (B, L, T, T), heads averaged, class token first -> (B, N, N), rows = the patch that receives.   Source: CLIP-ES, section 3.3; sinkhorn 3 and power 2 from the released code.
+    attention (B, L, T, T), heads averaged, class token first -> (B, N, N), rows = the patch that receives.   Source: CLIP-ES, section 3.3;
+    sinkhorn 3 and power 2 from the released code.
     """
     check_shape(attention, "B L T T", "attention")
     if attention.shape[1] < 1:
@@ -35,7 +37,8 @@ def attention_affinity(attention: Tensor, *, sinkhorn: int = 3, power: int = 2) 
 def box_mask(cam: Tensor, *, threshold: float = 0.4, exact: bool = False) -> Tensor:
     """The bounding boxes of all blobs above a share of the maximum: where a class may spread from.
 
-    cam (B, C, h, w) in [0, 1] -> bool (B, C, h, w). The released code cuts the last row and column of a box that touches the border, so that the mask can come out empty; `exact` keeps them.
+    cam (B, C, h, w) in [0, 1] -> bool (B, C, h, w). The released code cuts the last row and column of a box that touches the border, so
+    that the mask can come out empty; `exact` keeps them.
     Source: CLIP-ES, section 3.3 and released code; threshold 0.4 on VOC, 0.7 on COCO.
     """
     check_shape(cam, "B C h w", "cam")
@@ -54,7 +57,8 @@ def box_mask(cam: Tensor, *, threshold: float = 0.4, exact: bool = False) -> Ten
 def spread(cam: Tensor, affinity: Tensor, mask: Tensor | None = None) -> Tensor:
     """Each patch collects the map of the patches it belongs to, as far as these stand in the mask.
 
-    cam (B, C, h, w), affinity (B, N, N), mask bool (B, C, h, w) -> (B, C, h, w). A map whose mask is empty spreads from every patch: the released code would lose its class without a word.
+    cam (B, C, h, w), affinity (B, N, N), mask bool (B, C, h, w) -> (B, C, h, w). A map whose mask is empty spreads from every patch: the
+    released code would lose its class without a word.
     Source: CLIP-ES, section 3.3; the released code masks the source.
     """
     source = cam
@@ -95,13 +99,18 @@ def dense_crf(
 ) -> Iterator[Tensor]:
     """Fully connected CRF, one mean-field step at a time: pixels that are near and of one colour should carry one label.
 
-    image (H, W, 3) uint8, scores (K, H, W) in [0, 1] (they need not sum to 1) -> yields (K, H, W) probabilities after each iteration; the last one is the result.
+    image (H, W, 3) uint8, scores (K, H, W) in [0, 1] (they need not sum to 1) -> yields (K, H, W) probabilities after each iteration; the
+    last one is the result.
     `smoothing` is added to the scores before they are made to sum to 1 (0: the scores are taken as they are, as in the released code).
-    `released_image` hands the CRF the released code's picture: BGR minus a mean, wrapped around below zero.   Raises RuntimeError without pydensecrf.
+    `released_image` hands the CRF the released code's picture: BGR minus a mean, wrapped around below zero.   Raises RuntimeError without
+    pydensecrf.
     Source: Kraehenbuehl and Koltun 2011; the weights are CLIP-ES's.
     """
     if not has_dense_crf():
-        raise RuntimeError("the dense CRF needs the package pydensecrf2 (pip install pydensecrf2, with a C++ compiler); the pixel-adaptive refiner needs nothing")
+        raise RuntimeError(
+            "the dense CRF needs the package pydensecrf2 (pip install pydensecrf2, with a C++ compiler): "
+            "install it, or choose the pixel-adaptive refiner, which needs nothing"
+        )
     import pydensecrf.densecrf as pydensecrf
 
     height, width = image.shape[:2]
@@ -123,17 +132,28 @@ def dense_crf(
 
 
 def released_crf_image(image: np.ndarray) -> np.ndarray:
-    """The picture CLIP-ES' released code gives to its CRF: BGR minus a mean, cast to uint8 with wrap-around (here portably).   (H, W, 3) uint8 -> the same."""
+    """The picture CLIP-ES' released code gives to its CRF: BGR minus a mean, cast to uint8 with wrap-around (here portably).
+
+    (H, W, 3) uint8 -> the same.
+    """
     shifted = image[..., ::-1].astype(np.float32) - np.array(CAFFE_MEAN_BGR, np.float32)
     return (np.trunc(shifted).astype(np.int32) & 255).astype(np.uint8)
 
 
 def pixel_adaptive_refinement(
-    image: np.ndarray, scores: Tensor, *, iterations: int = 10, dilations: tuple[int, ...] = (1, 2, 4, 8, 12, 24), contrast: float = 0.3, position: float = 0.01
+    image: np.ndarray,
+    scores: Tensor,
+    *,
+    iterations: int = 10,
+    dilations: tuple[int, ...] = (1, 2, 4, 8, 12, 24),
+    contrast: float = 0.3,
+    position: float = 0.01,
 ) -> Iterator[Tensor]:
-    """Each pixel takes the average of neighbours at several distances, weighted by how alike they are in colour: a refiner of plain torch, no compiler needed.
+    """Each pixel takes the average of neighbours at several distances, weighted by how alike they are in colour: a refiner of plain torch,
+    no compiler needed.
 
-    image (H, W, 3) uint8, scores (K, H, W) in [0, 1] -> yields (K, H, W) after each iteration, made to sum to 1.   Source: Ru et al. 2022 (AFA), section 3.4, its numbers; after Araslanov and Roth 2020.
+    image (H, W, 3) uint8, scores (K, H, W) in [0, 1] -> yields (K, H, W) after each iteration, made to sum to 1.   Source: Ru et al. 2022
+    (AFA), section 3.4, its numbers; after Araslanov and Roth 2020.
     """
     height, width = image.shape[:2]
     check_shape(scores, "K H W", "scores", H=height, W=width)
@@ -162,7 +182,9 @@ def _neighbours(planes: Tensor, dilations: tuple[int, ...]) -> Tensor:
     height, width = planes.shape[-2:]
     reach = max(dilations)
     padded = F.pad(planes[None], (reach, reach, reach, reach), mode="replicate")[0]
-    return torch.stack([padded[:, reach + row : reach + row + height, reach + column : reach + column + width] for row, column in _offsets(dilations)])
+    return torch.stack(
+        [padded[:, reach + row : reach + row + height, reach + column : reach + column + width] for row, column in _offsets(dilations)]
+    )
 
 
 @functools.lru_cache(maxsize=8)

@@ -1,7 +1,9 @@
 """The kit against the official code: identical random weights, identical numbers.
 
-The arrays were produced once by the papers' own implementations on a small random CLIP. $KIT_GOLDEN_DIR may name a folder with other sets in the same format.
-Each stage is given the official output of the stage before it and must agree to 1e-5 (relative to the largest value where that is above 1); the whole chain is checked end to end as well.
+The arrays were produced once by the papers' own implementations on a small random CLIP. $KIT_GOLDEN_DIR may name a folder with other sets
+in the same format.
+Each stage is given the official output of the stage before it and must agree to 1e-5 (relative to the largest value where that is above 1);
+the whole chain is checked end to end as well.
 """
 
 import dataclasses
@@ -44,7 +46,9 @@ def clip(golden):
     import open_clip
 
     model = build_small_clip(SMALL_CLIP)
-    weights = {name.removeprefix("weights/"): torch.from_numpy(golden[name]).float() for name in golden.files if name.startswith("weights/")}
+    weights = {
+        name.removeprefix("weights/"): torch.from_numpy(golden[name]).float() for name in golden.files if name.startswith("weights/")
+    }
     model.load_state_dict(weights)
     return Clip(model, open_clip.get_tokenizer("ViT-B-16"), name="golden")
 
@@ -58,7 +62,9 @@ def tokens(golden, clip):
 @pytest.fixture(scope="module")
 def official(golden, tokens):
     """The official code's tokens and attention, for the stages after the encoder."""
-    return dataclasses.replace(tokens, last_input=torch.from_numpy(golden["tokens_before_last_block"])[None], attention=torch.from_numpy(golden["attention"])[None])
+    return dataclasses.replace(
+        tokens, last_input=torch.from_numpy(golden["tokens_before_last_block"])[None], attention=torch.from_numpy(golden["attention"])[None]
+    )
 
 
 @pytest.fixture(scope="module")

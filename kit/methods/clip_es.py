@@ -1,6 +1,8 @@
-"""CLIP is Also an Efficient Segmenter (Lin et al., CVPR 2023, arXiv 2212.09506): text-driven Grad-CAM, attention affinity, and nothing learned.
+"""CLIP is Also an Efficient Segmenter (Lin et al., CVPR 2023, arXiv 2212.09506): text-driven Grad-CAM, attention affinity, and nothing
+learned.
 
-    image -> tokens -> softmax-GradCAM of the present classes against background words -> class-aware attention affinity -> dense CRF -> label map, uncertain pixels ignored
+image -> tokens -> softmax-GradCAM of the present classes against background words -> class-aware attention affinity -> dense CRF -> label
+map, uncertain pixels ignored
 """
 
 import dataclasses
@@ -11,17 +13,19 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
 from kit import cam, mask, refine, words
 from kit.data import Sample
 from kit.encode import Clip, Tokens
+from kit.last_block import last_pass
 from kit.methods.result import Result
 from kit.prompt import PromptError, prompts
 
-CAMS: Mapping[str, Callable[..., Tensor]] = MappingProxyType({"softmax": cam.softmax_grad_cam, "plain": cam.grad_cam, "similarity": cam.similarity_cam})
+CAMS: Mapping[str, Callable[..., Tensor]] = MappingProxyType(
+    {"softmax": cam.softmax_grad_cam, "plain": cam.grad_cam, "similarity": cam.similarity_cam}
+)
 REFINERS = ("crf", "pixel-adaptive", "none")
 MAX_CLASSES = 100
 
@@ -36,7 +40,9 @@ class ClipEsSettings:
 
     template: str = words.CLIP_ES_TEMPLATE
     background: tuple[str, ...] = words.VOC_BACKGROUND
-    synonyms: Mapping[str, str] = field(default_factory=lambda: dict(words.VOC_PROMPTS))  # class name -> the words in its place; a name that is not here stands for itself
+    synonyms: Mapping[str, str] = field(
+        default_factory=lambda: dict(words.VOC_PROMPTS)
+    )  # class name -> the words in its place; a name that is not here stands for itself
     cam: str = "softmax"  # which map: softmax | plain | similarity
     affinity: bool = True  # whether maps are spread by attention
     layers: int | tuple[int, ...] = 8  # attention of the last 8 blocks, or of the blocks named (counted from 0)
@@ -88,17 +94,22 @@ class ClipEsSettings:
 
 # name: (lowest, highest) that a visitor may ask for; whole numbers where both are int
 RANGES: Mapping[str, tuple] = MappingProxyType({
-    "box_threshold": (0.0, 1.0), "sinkhorn": (0, 20), "power": (1, 8), "background_power": (0.1, 20.0), "iterations": (1, 50), "gaussian_xy": (0.1, 100.0), "gaussian_weight": (0.0, 100.0),
-    "bilateral_xy": (1.0, 500.0), "bilateral_rgb": (0.5, 255.0), "bilateral_weight": (0.0, 100.0), "smoothing": (0.0, 1.0), "confidence": (0.0, 1.0), "side_limit": (32, 2048),
+    "box_threshold": (0.0, 1.0), "sinkhorn": (0, 20), "power": (1, 8), "background_power": (0.1, 20.0),
+    "iterations": (1, 50), "gaussian_xy": (0.1, 100.0), "gaussian_weight": (0.0, 100.0),
+    "bilateral_xy": (1.0, 500.0), "bilateral_rgb": (0.5, 255.0), "bilateral_weight": (0.0, 100.0),
+    "smoothing": (0.0, 1.0), "confidence": (0.0, 1.0), "side_limit": (32, 2048),
 })  # fmt: skip
+
+# The background words the tiny CLIP has seen.
+TOY_BACKGROUND = tuple(word for word in words.VOC_BACKGROUND if word not in ("keyboard", "helmet", "valley"))
 
 # Settings that differ from the defaults. "toy": chosen on the drawn world's training split, for the tiny CLIP.
 PRESETS: Mapping[str, Mapping] = MappingProxyType({
     "voc": {},
     "coco": {"background": words.COCO_BACKGROUND, "synonyms": dict(words.COCO_PROMPTS), "box_threshold": 0.7},
     "toy": {
-        "template": "a photo of a {}.", "background": tuple(word for word in words.VOC_BACKGROUND if word not in ("keyboard", "helmet", "valley")), "synonyms": {}, "layers": (0, 1, 2),
-        "box_threshold": 0.4, "power": 2, "bilateral_xy": 50.0, "bilateral_rgb": 5.0, "smoothing": 0.01, "side": 160,
+        "template": "a photo of a {}.", "background": TOY_BACKGROUND, "synonyms": {}, "layers": (0, 1, 2), "side": 160,
+        "bilateral_xy": 50.0, "bilateral_rgb": 5.0, "smoothing": 0.01,
     },
 })  # fmt: skip
 
@@ -129,7 +140,10 @@ class ClipEs:
         self.settings = dataclasses.replace(base, **changes)
 
     def encode(self, image: np.ndarray) -> Tokens:
-        """The image side, once: everything below can be repeated from it.   image (H, W, 3) uint8 -> Tokens, with the attention of every block."""
+        """The image side, once: everything below can be repeated from it.
+
+        image (H, W, 3) uint8 -> Tokens, with the attention of every block.
+        """
         return self.clip.encode(self.clip.prepare(self._working(image), side=self.settings.side)[None])
 
     def segment(self, sample: Sample, *, tokens: Tokens | None = None) -> Result:
@@ -144,7 +158,9 @@ class ClipEs:
         """The same a step at a time: first the result without the refiner, then one after each of the refiner's iterations."""
         settings, seconds, notes = self.settings, {}, []
         if not 1 <= len(sample.names) <= MAX_CLASSES:
-            raise PromptError(f"expected 1 to {MAX_CLASSES} classes, got {len(sample.names)}" + ("" if sample.names else ": choose at least one class"))
+            raise PromptError(
+                f"expected 1 to {MAX_CLASSES} classes, got {len(sample.names)}" + ("" if sample.names else ": choose at least one class")
+            )
 
         clock = time.perf_counter()
         if tokens is None:
@@ -156,10 +172,15 @@ class ClipEs:
         clock = _lap(seconds, "text", clock)
 
         targets = range(len(sample.names))
-        raw = CAMS[settings.cam](tokens, text, targets)  # (1, C, h, w)
+        done = last_pass(tokens)
+        raw = CAMS[settings.cam](tokens, text, targets, done=done)  # (1, C, h, w)
         coarse = cam.normalised_cam(raw)
-        probabilities = cam.class_probabilities(tokens, text)[0]
-        notes += [f"{name}: no patch speaks for it, its map is empty" for name, map_ in zip(sample.names, raw[0], strict=True) if not (map_ > 0).any()]
+        probabilities = cam.class_probabilities(tokens, text, done=done)[0]
+        notes += [
+            f"{name}: no patch speaks for it, its map is empty"
+            for name, map_ in zip(sample.names, raw[0], strict=True)
+            if not (map_ > 0).any()
+        ]
         clock = _lap(seconds, "cam", clock)
 
         image = self._working(sample.image)
@@ -167,7 +188,11 @@ class ClipEs:
         finest = stages["cam"]
         if settings.affinity:
             boxes = refine.box_mask(coarse, threshold=settings.box_threshold, exact=settings.exact_boxes)
-            notes += [f"{name}: no box above the threshold, so every patch counts" for name, box in zip(sample.names, boxes[0], strict=True) if not box.any()]
+            notes += [
+                f"{name}: no box above the threshold, so every patch counts"
+                for name, box in zip(sample.names, boxes[0], strict=True)
+                if not box.any()
+            ]
             attention = tokens.attention[:, self._layers(tokens)]
             affinity = refine.attention_affinity(attention, sinkhorn=settings.sinkhorn, power=settings.power)
             finest = stages["affinity"] = refine.upsampled(cam.stretched(refine.spread(coarse, affinity, boxes)), image.shape[:2])[0]
@@ -176,7 +201,8 @@ class ClipEs:
         def result(scores: Tensor) -> Result:
             full = refine.upsampled(scores[None], sample.image.shape[:2]) if image.shape != sample.image.shape else scores[None]
             return Result(
-                names=sample.names, prompts=dict(zip(sample.names, class_prompts, strict=True)), scores=dict(zip(sample.names, probabilities.tolist(), strict=False)),
+                names=sample.names, prompts=dict(zip(sample.names, class_prompts, strict=True)), scores=dict(zip(sample.names,
+                probabilities.tolist(), strict=False)),
                 stages=dict(stages), labels=mask.label_map(full)[0], confidence=mask.confidence(full)[0],
                 settings={"method": "clip-es", "model": self.clip.name, **settings.to_dict()}, seconds=dict(seconds), notes=tuple(notes),
             )  # fmt: skip
@@ -201,7 +227,8 @@ class ClipEs:
         s = self.settings
         if s.refiner == "crf":
             yield from refine.dense_crf(
-                image, scores, iterations=s.iterations, gaussian_xy=s.gaussian_xy, gaussian_weight=s.gaussian_weight, bilateral_xy=s.bilateral_xy, bilateral_rgb=s.bilateral_rgb,
+                image, scores, iterations=s.iterations, gaussian_xy=s.gaussian_xy, gaussian_weight=s.gaussian_weight,
+                bilateral_xy=s.bilateral_xy, bilateral_rgb=s.bilateral_rgb,
                 bilateral_weight=s.bilateral_weight, smoothing=s.smoothing, released_image=s.released_crf_image,
             )  # fmt: skip
         elif s.refiner == "pixel-adaptive":
@@ -239,6 +266,12 @@ def _check_choice(name: str, value, choices: tuple[str, ...]) -> None:
 
 def _check_number(name: str, value, low, high) -> None:
     whole = isinstance(low, int) and isinstance(high, int)
-    fits = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and low <= value <= high and (not whole or float(value).is_integer())
+    fits = (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and low <= value <= high
+        and (not whole or float(value).is_integer())
+    )
     if not fits:
         raise SettingsError(f"expected {name} to be a {'whole ' if whole else ''}number from {low} to {high}, got {value!r}")

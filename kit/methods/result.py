@@ -11,8 +11,10 @@ from kit.shapes import check_shape
 class Result:
     """One image's way from prompt to mask.
 
-    names: the C classes looked for; prompts: name -> its prompt; scores: name -> probability in [0, 1]; stages in order, each (C, H, W) or, once background has a plane, (1 + C, H, W);
-    labels int64 (H, W) in 0..C, 0 = background; confidence (H, W) in [0, 1]; seconds: stage -> time; settings: what produced it; notes: what a reader should know.
+    names: the C classes looked for; prompts: name -> its prompt; scores: name -> probability in [0, 1]; stages in order, each (C, H, W) or,
+    once background has a plane, (1 + C, H, W);
+    labels int64 (H, W) in 0..C, 0 = background; confidence (H, W) in [0, 1]; seconds: stage -> time; settings: what produced it; notes:
+    what a reader should know.
     """
 
     names: tuple[str, ...]
@@ -30,4 +32,6 @@ class Result:
         check_shape(self.confidence, "H W", "confidence", H=height, W=width)
         for stage, maps in self.stages.items():
             if maps.ndim != 3 or maps.shape[0] not in (len(self.names), 1 + len(self.names)):
-                raise ValueError(f"expected stage {stage} to have {len(self.names)} or {1 + len(self.names)} planes, got {tuple(maps.shape)}")
+                raise ValueError(
+                    f"expected stage {stage} to have {len(self.names)} or {1 + len(self.names)} planes, got {tuple(maps.shape)}"
+                )
