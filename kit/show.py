@@ -1,0 +1,155 @@
+"""Pictures of what the stages make: the only file that knows matplotlib."""
+
+import math
+from functools import lru_cache
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from kit.images import PALETTE
+
+COLOUR_MAPS = ("turbo", "viridis", "magma", "jet")
+
+
+def heat_overlay(image: np.ndarray, cam: Any, *, opacity: float = 0.5, colour_map: str = "turbo") -> np.ndarray:
+    """A class map as heat over its picture.
+
+    image uint8 (H, W, 3), cam (H, W) in [0, 1], an array or a tensor -> uint8 (H, W, 3). Raises ValueError if they do not fit.
+    """
+    image, cam = _picture(image), _unit_map(cam)
+    _check_same_size(image, cam, "cam")
+    table, levels = _colour_table(colour_map), (cam * 255 + 0.5).astype(np.uint8)
+    return _blend(image, table, levels, _share(opacity))
+
+
+def mask_overlay(image: np.ndarray, labels: Any, *, opacity: float = 0.6) -> np.ndarray:
+    """A label map in VOC's colours over its picture; the background (0) shows the picture as it is.
+
+    image uint8 (H, W, 3), labels (H, W) in whole numbers 0..255 -> uint8 (H, W, 3). Raises ValueError if they do not fit.
+    """
+    image, labels = _picture(image), _label_map(labels)
+    _check_same_size(image, labels, "labels")
+    painted = _blend(image, PALETTE, labels, _share(opacity))
+    return np.where((labels == 0)[..., None], image, painted)
+
+
+def hatch(rgb: np.ndarray, where: Any) -> np.ndarray:
+    """A picture with slanted light and dark lines over its uncertain pixels, readable on any colour.
+
+    rgb uint8 (H, W, 3), where bool (H, W) -> uint8 (H, W, 3). Raises ValueError if they do not fit.
+    """
+    rgb, where = _picture(rgb), _array(where)
+    if where.dtype != bool or where.ndim != 2:
+        raise ValueError(f"expected `where` bool (H, W), got {where.dtype} {where.shape}; compare the map with a threshold first")
+    _check_same_size(rgb, where, "where")
+    rows, columns = np.ogrid[: where.shape[0], : where.shape[1]]
+    phase = (rows + columns) % 8
+    hatched = rgb.copy()
+    hatched[where & (phase < 2)] = 255
+    hatched[where & ((phase == 2) | (phase == 3))] = 40
+    return hatched
+
+
+def labels_to_rgb(labels: Any) -> np.ndarray:
+    """A label map in VOC's colours. labels (H, W) in whole numbers 0..255 -> uint8 (H, W, 3)."""
+    return np.take(PALETTE, _label_map(labels), axis=0)
+
+
+def strip(pictures: dict[str, Any], *, columns: int = 6, colour_map: str = "turbo") -> Figure:
+    """Pictures side by side under their titles, in rows of at most `columns`.
+
+    pictures: title -> uint8 (H, W, 3) as it is, a map (H, W) of fractions in [0, 1] as heat,
+    or labels (H, W) of whole numbers in VOC's colours.
+    -> a Figure that belongs to no window and no pyplot, so that any thread may draw it. Raises ValueError for anything else.
+    """
+    if not pictures or columns < 1:
+        raise ValueError(f"expected at least one picture and one column, got {len(pictures)} and {columns}; give something to show")
+    drawn = {title: _drawn(picture, title, colour_map) for title, picture in pictures.items()}
+    across = min(columns, len(drawn))
+    down = math.ceil(len(drawn) / across)
+    tallest = max(picture.shape[0] / picture.shape[1] for picture in drawn.values())
+    figure = Figure(figsize=(2.2 * across, down * (2.2 * min(tallest, 2) + 0.35)), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    for place, (title, picture) in enumerate(drawn.items(), start=1):
+        axes = figure.add_subplot(down, across, place)
+        axes.imshow(picture, interpolation="nearest")
+        axes.set_title(title, fontsize=9)
+        axes.set_axis_off()
+    return figure
+
+
+def _drawn(picture: Any, title: str, colour_map: str) -> np.ndarray:
+    picture = _array(picture)
+    if picture.ndim == 3:
+        return _picture(picture)
+    if picture.ndim != 2 or not picture.size:
+        raise ValueError(f"expected {title!r} as (H, W, 3) or (H, W), got {picture.shape}; choose one picture or one map")
+    if np.issubdtype(picture.dtype, np.floating):
+        return _colour_table(colour_map)[(_unit_map(picture) * 255 + 0.5).astype(np.uint8)]
+    return labels_to_rgb(picture.astype(np.uint8) if picture.dtype == bool else picture)
+
+
+@lru_cache(maxsize=len(COLOUR_MAPS))
+def _colour_table(name: str) -> np.ndarray:
+    """uint8 (256, 3): the colours of a map from 0 to 1, looked up once per name."""
+    if name not in COLOUR_MAPS:
+        raise ValueError(f"expected a colour map among {', '.join(COLOUR_MAPS)}, got {name!r}; choose one of those")
+    table = matplotlib.colormaps[name](np.arange(256), bytes=True)[:, :3].copy()
+    table.flags.writeable = False
+    return table
+
+
+def _blend(image: np.ndarray, table: np.ndarray, levels: np.ndarray, share: int) -> np.ndarray:
+    """(256 - share) parts of the picture and `share` parts of the colours table[levels], in whole numbers because that is fast."""
+    colours = np.take(table.astype(np.uint16) * share + 128, levels, axis=0)  # at most 255 * 256 + 128: fits 16 bit
+    colours += image * np.uint16(256 - share)
+    colours >>= 8
+    return colours.astype(np.uint8)
+
+
+def _share(opacity: float) -> int:
+    if not 0 <= opacity <= 1:
+        raise ValueError(f"expected an opacity in [0, 1], got {opacity}; 0 shows the picture alone, 1 the colours alone")
+    return round(opacity * 256)
+
+
+def _array(values: Any) -> np.ndarray:
+    """An array, also of a tensor that is on a GPU, in a graph or in half precision."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        values = (values.float() if values.is_floating_point() else values).numpy()
+    return np.asarray(values)
+
+
+def _picture(image: Any) -> np.ndarray:
+    image = _array(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise ValueError(f"expected a picture uint8 (H, W, 3), got {image.dtype} {image.shape}; load_image makes one")
+    return image
+
+
+def _unit_map(cam: Any) -> np.ndarray:
+    cam = _array(cam)
+    if cam.ndim != 2 or not cam.size:
+        raise ValueError(f"expected a map (H, W), got {cam.shape}; choose one class of one picture")
+    low, high = cam.min(), cam.max()
+    if not (low >= -1e-4 and high <= 1 + 1e-4):  # so written that nan fails too; the slack is what resizing may overshoot
+        raise ValueError(f"expected a map in [0, 1], got {low:.3g}..{high:.3g}; normalise it first")
+    return cam.clip(0, 1)
+
+
+def _label_map(labels: Any) -> np.ndarray:
+    labels = _array(labels)
+    if labels.ndim != 2 or not labels.size or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"expected labels (H, W) in whole numbers, got {labels.dtype} {labels.shape}; make a label map first")
+    if labels.dtype != np.uint8 and (labels.min() < 0 or labels.max() > 255):
+        raise ValueError(f"expected labels 0..255, got {labels.min()}..{labels.max()}; VOC's palette has no other colours")
+    return labels
+
+
+def _check_same_size(image: np.ndarray, other: np.ndarray, name: str) -> None:
+    if image.shape[:2] != other.shape:
+        raise ValueError(f"expected {name} of the picture's size {image.shape[:2]}, got {other.shape}; resize it first")

@@ -1,0 +1,133 @@
+"""Pictures of things whose colours are known."""
+
+import subprocess
+import sys
+import time
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+
+from kit import show
+from kit.images import PALETTE
+
+GREY = np.full((12, 16, 3), 100, np.uint8)
+RAMP = np.linspace(0, 1, 12 * 16, dtype=np.float32).reshape(12, 16)
+
+
+@pytest.mark.parametrize("name", show.COLOUR_MAPS)
+def test_heat_without_and_with_full_opacity(name):
+    assert np.array_equal(show.heat_overlay(GREY, RAMP, opacity=0, colour_map=name), GREY)
+    opaque = show.heat_overlay(GREY, RAMP, opacity=1, colour_map=name)
+    expected = np.round(matplotlib.colormaps[name]((RAMP * 255).round().astype(int))[..., :3] * 255)
+    assert np.abs(opaque - expected).max() <= 1
+
+
+def test_half_opacity_is_the_mean():
+    opaque = show.heat_overlay(GREY, RAMP, opacity=1).astype(float)
+    assert np.abs(show.heat_overlay(GREY, RAMP) - (opaque + GREY) / 2).max() <= 1
+    white = np.full_like(GREY, 255)
+    assert np.all(show.mask_overlay(white, np.full((12, 16), 255), opacity=1) == PALETTE[255])
+    assert np.all(show.heat_overlay(white, RAMP, opacity=0.5)[..., 0] >= 127)  # no overflow at the bright end
+
+
+def test_tensors_are_shown_like_arrays():
+    cam = torch.from_numpy(RAMP)
+    expected = show.heat_overlay(GREY, RAMP)
+    assert np.array_equal(show.heat_overlay(GREY, cam.clone().requires_grad_()), expected)
+    assert np.array_equal(show.heat_overlay(GREY, cam.double()), expected)
+    assert np.abs(show.heat_overlay(GREY, cam.bfloat16()).astype(int) - expected).max() < 12
+    labels = torch.zeros(12, 16, dtype=torch.long)
+    assert np.array_equal(show.mask_overlay(GREY, labels), GREY)
+
+
+def test_a_mask_paints_its_classes_and_spares_the_background():
+    labels = np.zeros((12, 16), np.uint8)
+    labels[:6] = 15
+    painted = show.mask_overlay(GREY, labels, opacity=1)
+    assert np.all(painted[:6] == PALETTE[15]) and np.all(painted[6:] == 100)
+    half = show.mask_overlay(GREY, labels, opacity=0.5)
+    assert np.abs(half[:6] - (PALETTE[15] / 2 + 50)).max() <= 1
+
+
+def test_hatching_marks_only_what_it_is_told_to():
+    where = np.zeros((12, 16), bool)
+    where[:, 8:] = True
+    for level in (0, 100, 255):
+        before = np.full_like(GREY, level)
+        after = show.hatch(before, where)
+        assert np.array_equal(after[:, :8], before[:, :8])
+        assert 0.2 < (after[:, 8:] != level).any(axis=2).mean() < 0.8
+        assert np.all(before == level)
+    assert np.array_equal(show.hatch(GREY, torch.zeros(12, 16, dtype=torch.bool)), GREY)
+
+
+def test_labels_to_rgb_is_vocs_palette():
+    labels = np.arange(256).reshape(16, 16)
+    assert np.array_equal(show.labels_to_rgb(labels), PALETTE.reshape(16, 16, 3))
+    assert show.labels_to_rgb(labels.astype(np.uint8)).dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    ("draw", "told"),
+    [
+        (lambda: show.heat_overlay(GREY, RAMP[:5]), "resize"),
+        (lambda: show.heat_overlay(GREY, RAMP * 2), "normalise"),
+        (lambda: show.heat_overlay(GREY, RAMP - 1), "normalise"),
+        (lambda: show.heat_overlay(GREY, RAMP * np.nan), "normalise"),
+        (lambda: show.heat_overlay(GREY, RAMP[None]), "one class"),
+        (lambda: show.heat_overlay(GREY / 255, RAMP), "picture uint8"),
+        (lambda: show.heat_overlay(GREY, RAMP, opacity=1.5), "opacity"),
+        (lambda: show.heat_overlay(GREY, RAMP, opacity=float("nan")), "opacity"),
+        (lambda: show.heat_overlay(GREY, RAMP, colour_map="rainbow"), "turbo, viridis, magma, jet"),
+        (lambda: show.mask_overlay(GREY, RAMP), "whole numbers"),
+        (lambda: show.mask_overlay(GREY, np.zeros((3, 3), np.uint8)), "resize"),
+        (lambda: show.labels_to_rgb(np.array([[256]])), "0..255"),
+        (lambda: show.labels_to_rgb(np.array([[-1]])), "0..255"),
+        (lambda: show.hatch(GREY, RAMP), "bool"),
+        (lambda: show.hatch(GREY, np.ones((2, 2), bool)), "resize"),
+        (lambda: show.strip({}), "at least one"),
+        (lambda: show.strip({"a": np.zeros(3)}), "one picture or one map"),
+    ],
+)
+def test_what_cannot_be_drawn_is_told(draw, told):
+    with pytest.raises(ValueError, match=told):
+        draw()
+
+
+def test_slack_for_what_resizing_overshoots():
+    assert np.array_equal(show.heat_overlay(GREY, RAMP * 1.00001), show.heat_overlay(GREY, RAMP))
+
+
+def test_a_strip_shows_every_picture_under_its_title():
+    titles = {"image": GREY, "CAM": torch.rand(12, 16), "mask": np.full((6, 8), 15), "unsure": RAMP > 0.5}
+    figure = show.strip(titles)
+    assert [axes.get_title() for axes in figure.axes] == list(titles)
+    figure.canvas.draw()
+    pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3].reshape(-1, 3)
+    assert (pixels == PALETTE[15]).all(axis=1).sum() > 1000
+    assert (pixels == 100).all(axis=1).sum() > 1000
+
+
+def test_a_long_strip_goes_on_in_the_next_row():
+    figure = show.strip({str(number): GREY for number in range(7)}, columns=4)
+    assert len(figure.axes) == 7
+    assert figure.axes[4].get_subplotspec().rowspan.start == 1
+
+
+def test_no_window_system_is_woken():
+    program = "import sys; import kit.show; sys.exit('matplotlib.pyplot' in sys.modules or 'tkinter' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 0
+
+
+def test_a_redraw_is_quick():
+    rng = np.random.default_rng(0)
+    image, cam = rng.integers(0, 256, (320, 320, 3)).astype(np.uint8), rng.random((320, 320), dtype=np.float32)
+    show.heat_overlay(image, cam)
+    seconds = []
+    for _ in range(15):
+        started = time.perf_counter()
+        show.heat_overlay(image, cam)
+        seconds.append(time.perf_counter() - started)
+    assert min(seconds) < 0.004

@@ -1,0 +1,62 @@
+"""Lists are easy to spoil by one comma: their sizes, their order and what the papers changed are pinned here."""
+
+from kit import words
+
+
+def test_class_lists_have_the_data_sets_sizes_and_order():
+    assert len(set(words.VOC_CLASSES)) == len(words.VOC_CLASSES) == 20
+    assert len(set(words.COCO_CLASSES)) == len(words.COCO_CLASSES) == 80
+    assert (words.VOC_CLASSES[0], words.VOC_CLASSES[14], words.VOC_CLASSES[19]) == ("aeroplane", "person", "tvmonitor")
+    assert (words.COCO_CLASSES[0], words.COCO_CLASSES[57], words.COCO_CLASSES[79]) == ("person", "couch", "toothbrush")
+    assert list(words.VOC_CLASSES) == sorted(words.VOC_CLASSES)
+
+
+def test_prompts_are_clip_es_released_words():
+    assert tuple(words.VOC_PROMPTS) == words.VOC_CLASSES
+    assert tuple(words.COCO_PROMPTS) == words.COCO_CLASSES
+    changed = {name: prompt for name, prompt in words.VOC_PROMPTS.items() if name != prompt}
+    assert changed == {
+        "bird": "bird avian",
+        "chair": "chair seat",
+        "person": "person with clothes,people,human",
+        "tvmonitor": "tvmonitor screen",
+    }
+    assert words.COCO_PROMPTS["snowboard"] == "sknowboard"
+    assert words.COCO_PROMPTS["hair drier"] == "hairdrier,blowdrier"
+    assert " | ".join(list(words.COCO_PROMPTS.values())[:15]) == (
+        "person with clothes,people,human | bicycle | car | motorbike | aeroplane | bus | train | truck | boat | "
+        "traffic light | fire hydrant | stop sign | parking meter | bench | bird avian"
+    )
+    assert len(set(words.COCO_PROMPTS.values())) == 80
+
+
+def test_backgrounds_never_name_a_class():
+    assert len(set(words.VOC_BACKGROUND)) == len(words.VOC_BACKGROUND) == 25
+    assert len(words.COCO_BACKGROUND) == 23
+    assert set(words.VOC_BACKGROUND) - set(words.COCO_BACKGROUND) == {"keyboard", "sign"}
+    assert not set(words.VOC_BACKGROUND) & set(words.VOC_CLASSES)
+    assert not set(words.COCO_BACKGROUND) & set(words.COCO_CLASSES)
+
+
+def test_every_template_has_exactly_one_slot():
+    templates = (*words.IMAGENET_TEMPLATES, words.CLIP_ES_TEMPLATE)
+    assert len(set(words.IMAGENET_TEMPLATES)) == len(words.IMAGENET_TEMPLATES) == 80
+    for template in templates:
+        assert template.count("{}") == 1 and template.count("{") == template.count("}") == 1, template
+        assert "cat" in template.format("cat")
+    assert words.IMAGENET_TEMPLATES[0] == "a bad photo of a {}." and words.IMAGENET_TEMPLATES[-1] == "a tattoo of the {}."
+
+
+def test_imagenet_templates_are_those_of_open_clip():
+    from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES
+
+    assert tuple(fill("{}") for fill in OPENAI_IMAGENET_TEMPLATES) == words.IMAGENET_TEMPLATES
+
+
+def test_synonyms_start_with_the_class_and_belong_to_one_class():
+    assert tuple(words.SYNONYMS) == words.VOC_CLASSES
+    for name, synonyms in words.SYNONYMS.items():
+        assert synonyms[0] == name and len(synonyms) >= 4
+    everything = [word for synonyms in words.SYNONYMS.values() for word in synonyms]
+    assert len(set(everything)) == len(everything)
+    assert not set(everything) & set(words.VOC_BACKGROUND)
