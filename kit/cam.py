@@ -22,6 +22,7 @@ def class_logits(tokens: Tokens, text: Tensor, *, done: LastPass | None = None) 
 
     text (T, D) -> (B, T).   Source: CLIP-ES, released code.
     """
+    check_shape(text, "T D", "text", D=tokens.block.projection.shape[1])
     done = done or last_pass(tokens)
     vector = F.normalize(done.feature @ tokens.block.projection, dim=-1)  # (B, E) x (E, D) -> (B, D)
     return tokens.block.logit_scale * vector @ text.T
@@ -37,9 +38,9 @@ def grad_cam(tokens: Tokens, text: Tensor, targets: Sequence[int], *, done: Last
 
     text (T, D), C targets -> (B, C, h, w), signed.   Source: Selvaraju et al. 2017 on CLIP's last ln_1.
     """
-    done = done or last_pass(tokens)
     _check_text(tokens, text, targets)
-    per_logit = torch.eye(len(text), device=text.device)[list(targets)].expand(len(tokens), -1, -1)  # (B, C, T)
+    done = done or last_pass(tokens)
+    per_logit = torch.eye(len(text), dtype=text.dtype, device=text.device)[list(targets)].expand(len(tokens), -1, -1)  # (B, C, T)
     return _cam_of_logits(tokens, done, text, per_logit)
 
 
@@ -50,11 +51,11 @@ def softmax_grad_cam(tokens: Tokens, text: Tensor, targets: Sequence[int], *, do
     the present classes and the background words.
     -> (B, C, h, w), signed.   Source: CLIP-ES, section 3.2 and released code.
     """
-    done = done or last_pass(tokens)
     _check_text(tokens, text, targets)
+    done = done or last_pass(tokens)
     probability = class_probabilities(tokens, text, done=done)  # (B, T)
     chosen = probability[:, list(targets)]  # (B, C)
-    one_hot = torch.eye(len(text), device=text.device)[list(targets)]  # (C, T)
+    one_hot = torch.eye(len(text), dtype=text.dtype, device=text.device)[list(targets)]  # (C, T)
     per_logit = chosen[..., None] * (one_hot - probability[:, None])  # (B, C, T)
     return _cam_of_logits(tokens, done, text, per_logit)
 
@@ -80,15 +81,20 @@ def normalised_cam(cam: Tensor) -> Tensor:
 
 
 def stretched(maps: Tensor) -> Tensor:
-    """Each map minus its minimum, divided by its maximum (+1e-7).   (..., h, w) -> the same, in [0, 1)."""
+    """Each map minus its minimum, divided by its maximum (+1e-7).   (..., h, w) -> the same, in [0, 1]."""
     maps = maps - maps.amin((-2, -1), keepdim=True)
     return maps / (maps.amax((-2, -1), keepdim=True) + EPSILON)
 
 
 def _check_text(tokens: Tokens, text: Tensor, targets: Sequence[int]) -> None:
     check_shape(text, "T D", "text", D=tokens.block.projection.shape[1])
-    if not len(targets) or any(not 0 <= target < len(text) for target in targets):
-        raise ValueError(f"expected targets to be rows of text (0 to {len(text) - 1}), got {list(targets)}")
+    rows = range(len(text))
+    if (
+        not isinstance(targets, Sequence)
+        or not len(targets)
+        or any(not isinstance(target, int) or target not in rows for target in targets)
+    ):
+        raise ValueError(f"expected targets to be a list of rows of text (0 to {len(text) - 1}), got {targets!r}")
 
 
 def _cam_of_logits(tokens: Tokens, done: LastPass, text: Tensor, per_logit: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ tensor, so that after a call the model equals the model before it.
 import functools
 import json
 import math
+import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -73,8 +74,7 @@ class Clip:
     """A CLIP and what belongs to it: its name, its way of preparing pixels, its words.
 
     `model` is an open_clip `CLIP` with a ViT that has a class token; it is put into evaluation mode and frozen. `radius` is for models
-    whose blocks attend locally (the tiny CLIP): one
-    entry a block, the distance in patches that a patch sees, None for everything.
+    whose blocks attend locally (the tiny CLIP): one entry a block, the distance in patches that a patch sees, None for everything.
     """
 
     def __init__(self, model: nn.Module, tokenizer, *, name: str = "clip", radius: Sequence[int | None] | None = None, mean=None, std=None):
@@ -131,6 +131,9 @@ class Clip:
         image (H, W, 3) uint8 -> (3, h*patch, w*patch). `side` scales the longer side to that many pixels first; None keeps the picture's
         own size.   Source: CLIP-ES, released code.
         """
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+            got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+            raise ClipError(f"expected a picture uint8 (H, W, 3), got {got}; load_image makes one")
         height, width = image.shape[:2]
         scale = 1.0 if side is None else side / max(height, width)
         rows, columns = (max(1, math.ceil(round(length * scale, 6) / self.patch)) for length in (height, width))
@@ -150,9 +153,14 @@ class Clip:
         Source: CLIP-ES, released code.
         """
         check_shape(pixels, "B 3 H W", "pixels")
-        wanted = tuple(range(self.layer_count)) if layers is None else tuple(layers)
-        if any(not 0 <= layer < self.layer_count for layer in wanted):
-            raise ClipError(f"expected layers from 0 to {self.layer_count - 1}, got {list(wanted)}")
+        if any(length < self.patch or length % self.patch for length in pixels.shape[2:]):
+            raise ClipError(f"expected sides that are multiples of {self.patch} pixels, got {tuple(pixels.shape[2:])}; prepare makes them")
+        blocks = range(self.layer_count)
+        if layers is not None and (
+            not isinstance(layers, Sequence) or any(not isinstance(layer, int) or layer not in blocks for layer in layers)
+        ):
+            raise ClipError(f"expected a list of layers from 0 to {self.layer_count - 1}, got {layers!r}")
+        wanted = tuple(blocks if layers is None else layers)
         self.calls += 1
         visual = self.model.visual
         tokens, grid = embed_patches(visual, pixels.to(self.device, visual.conv1.weight.dtype))
@@ -187,19 +195,30 @@ class Clip:
 
         P strings -> (P, D), rows of length 1.   Source: CLIP.
         """
-        if isinstance(prompts, str) or not all(isinstance(prompt, str) for prompt in prompts):
+        if isinstance(prompts, str) or not isinstance(prompts, Sequence) or not all(isinstance(prompt, str) for prompt in prompts):
             raise ClipError(f"expected a list of prompts, got {prompts!r}")
-        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._text]
+        rows = {prompt: self._text.get(prompt) for prompt in prompts}  # kept here: another visitor's words may push ours out of the cache
+        new = [prompt for prompt, row in rows.items() if row is None]
+        self._check_length(new)
         for start in range(0, len(new), TEXT_BATCH):
             part = new[start : start + TEXT_BATCH]
             vectors = self.model.encode_text(self.tokenizer(part).to(self.device), normalize=True).float()
+            rows.update(zip(part, vectors, strict=True))
             self._text.update(zip(part, vectors, strict=True))
         if not prompts:
             return torch.zeros(0, self.model.visual.proj.shape[1], device=self.device)
-        result = torch.stack([self._text[prompt] for prompt in prompts])
         while len(self._text) > TEXT_CACHE:
             self._text.popitem(last=False)
-        return result
+        return torch.stack([rows[prompt] for prompt in prompts])
+
+    def _check_length(self, prompts: Sequence[str]) -> None:
+        """What does not fit would be cut without a word."""
+        if not hasattr(self.tokenizer, "encode"):  # tokenizers of other models cut by rules of their own
+            return
+        room = self.tokenizer.context_length - 2  # start and end
+        for prompt in prompts:
+            if len(self.tokenizer.encode(prompt)) > room:
+                raise ClipError(f"a prompt may have {room} tokens with {self.name}, this one is longer: {prompt[:60]!r}...; shorten it")
 
     def unknown_words(self, text: str) -> list[str]:
         """The words of a text that the model has never seen: only the tiny CLIP can say so, CLIP's own vocabulary spells everything."""
@@ -235,7 +254,7 @@ def interpolated_positions(visual: nn.Module, grid: tuple[int, int]) -> Tensor:
     return torch.cat([table[:1], resized.flatten(2)[0].T.to(table.dtype)])
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=8)  # the largest is 64 MB
 def local_mask(grid: tuple[int, int], radius: int | None, device: torch.device) -> Tensor | None:
     """What keeps attention local: added to the scores, 0 where a token may look and -inf where it may not; None without a radius.
 
@@ -308,18 +327,27 @@ class CutTokenizer:
         self._table = {token: index for index, token in enumerate(tokens)}
         self._base = SimpleTokenizer(context_length=context_length)
 
-    def ids(self, text: str) -> list[int]:
+    def encode(self, text: str) -> list[int]:
         return [self._table.get(token, self.unknown) for token in self._base.encode(text)]
+
+    def _check_length(self, prompts: Sequence[str]) -> None:
+        """What does not fit would be cut without a word."""
+        if not hasattr(self.tokenizer, "encode"):  # tokenizers of other models cut by rules of their own
+            return
+        room = self.tokenizer.context_length - 2  # start and end
+        for prompt in prompts:
+            if len(self.tokenizer.encode(prompt)) > room:
+                raise ClipError(f"a prompt may have {room} tokens with {self.name}, this one is longer: {prompt[:60]!r}...; shorten it")
 
     def unknown_words(self, text: str) -> list[str]:
         words = [word.strip(".,;:!?\"'()") for word in text.split()]
-        return [word for word in dict.fromkeys(words) if word and self.unknown in self.ids(word)]
+        return [word for word in dict.fromkeys(words) if word and self.unknown in self.encode(word)]
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """texts -> (P, context length) ids, padded with 0."""
         result = torch.zeros(len(texts), self.context_length, dtype=torch.long)
         for row, text in zip(result, texts, strict=True):
-            ids = [self.start, *self.ids(text)[: self.context_length - 2], self.end]
+            ids = [self.start, *self.encode(text)[: self.context_length - 2], self.end]
             row[: len(ids)] = torch.tensor(ids)
         return result
 
@@ -341,11 +369,17 @@ def load_tiny(path: str | Path = TINY) -> Clip:
             raise ClipError(
                 f"the tiny CLIP's file {part.name} is missing: restore it from the repository, or train one with `python -m kit.toy.train`"
             )
-    about = json.loads(description.read_text())
-    model = build_small_clip(about["model"])
-    state = {name: tensor.float() for name, tensor in load_file(weights).items()}
-    model.load_state_dict(state)
-    return Clip(model, CutTokenizer(about["tokens"], about["model"]["text_cfg"]["context_length"]), name="tiny", radius=about["radius"])
+    try:
+        about = json.loads(description.read_text())
+        model = build_small_clip(about["model"])
+        model.load_state_dict({name: tensor.float() for name, tensor in load_file(weights).items()})
+        tokenizer, radius = CutTokenizer(about["tokens"], about["model"]["text_cfg"]["context_length"]), about["radius"]
+    except Exception as error:  # json, safetensors and torch each raise their own
+        raise ClipError(
+            f"the tiny CLIP's files {weights.name} and {description.name} are damaged or do not belong together: restore both from the "
+            f"repository ({_first_line(error)})"
+        ) from error
+    return Clip(model, tokenizer, name="tiny", radius=radius)
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:
@@ -354,7 +388,7 @@ def choose_device(device: str | torch.device | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise ClipError(f"expected a device like cpu, cuda, cuda:1 or mps, got {device!r}") from error
     usable = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not usable.get(chosen.type, False):
@@ -368,28 +402,26 @@ def choose_device(device: str | torch.device | None) -> torch.device:
 def _load_open_clip(name: str) -> Clip:
     import open_clip
 
+    if not isinstance(name, str):
+        raise ClipError(f"expected a model's name such as tiny or ViT-B-16-quickgelu:openai, got {name!r}")
     architecture, _, source = name.partition(":")
     known = open_clip.list_models()
     if architecture not in known:
-        close = [model for model in known if architecture.lower().replace("/", "-") in model.lower()][:5]
-        hint = f"; did you mean {', '.join(close)}?" if close else ""
-        raise ClipError(
-            f"open_clip has no model {architecture!r}{hint} Give tiny, or ARCHITECTURE:TAG such as ViT-B-16-quickgelu:openai".replace(
-                "?;", "?"
-            )
-        )
+        close = [model for model in known if architecture and architecture.lower().replace("/", "-") in model.lower()][:5]
+        hint = f" (did you mean {', '.join(close)}?)" if close else ""
+        raise ClipError(f"open_clip has no model {architecture!r}{hint}: give tiny, or ARCHITECTURE:TAG such as ViT-B-16-quickgelu:openai")
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
     if not source:
-        tags = open_clip.list_pretrained_tags_by_model(architecture)
         raise ClipError(
             f"{architecture} needs weights: write {architecture}:TAG with one of {', '.join(tags) or 'no known tag'}, "
             f"{architecture}:FILE, or {architecture}:random"
         )
-    if source == "openai" and not architecture.endswith("-quickgelu"):
-        raise ClipError(f"OpenAI's weights were trained with QuickGELU: write {architecture}-quickgelu:openai")
+    quick = source in tags and open_clip.get_pretrained_cfg(architecture, source).get("quick_gelu")
+    if quick and not open_clip.get_model_config(architecture).get("quick_gelu"):  # open_clip only warns
+        raise ClipError(f"the weights {source} were trained with QuickGELU: write {architecture}-quickgelu:{source}")
     if source == "random":
-        torch.manual_seed(0)
-        model = open_clip.create_model(architecture, pretrained=None)
-    elif source in open_clip.list_pretrained_tags_by_model(architecture):
+        model = _untrained(architecture, name)
+    elif source in tags:
         try:
             model = open_clip.create_model(architecture, pretrained=source)
         except (OSError, RuntimeError, ValueError) as error:
@@ -397,19 +429,31 @@ def _load_open_clip(name: str) -> Clip:
                 f"the weights {source} of {architecture} could not be had from the Hugging Face hub: check the connection, "
                 f"or give a file as {architecture}:FILE ({_first_line(error)})"
             ) from error
-    elif Path(source).is_file():
-        model = open_clip.create_model(architecture, pretrained=None)
+    elif os.path.isfile(source):  # unlike Path.is_file, no error for a name that is too long
+        model = _untrained(architecture, name)
         try:
             open_clip.load_checkpoint(model, source, weights_only=True)
         except Exception as error:  # torch, safetensors and pickle each raise their own
             raise ClipError(f"{source} is not a checkpoint of {architecture}: {_first_line(error)}") from error
     else:
-        raise ClipError(
-            f"{source!r} is neither a file nor a tag of {architecture}: known tags are "
-            f"{', '.join(open_clip.list_pretrained_tags_by_model(architecture))}"
-        )
+        raise ClipError(f"{source[:200]!r} is neither a file nor a tag of {architecture}: known tags are {', '.join(tags) or 'none'}")
+    _check_vision_transformer(model, name)  # before the tokenizer, which other models fetch from the hub
     preprocess = open_clip.get_model_preprocess_cfg(model)
     return Clip(model, open_clip.get_tokenizer(architecture), name=name, mean=preprocess.get("mean"), std=preprocess.get("std"))
+
+
+def _untrained(architecture: str, name: str) -> nn.Module:
+    """A model with random weights, always the same ones; the caller's random numbers stay as they were."""
+    import open_clip
+
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return open_clip.create_model(architecture, pretrained=None)
+    except (OSError, RuntimeError, ImportError, AttributeError) as error:  # text models and trunks of other packages
+        raise ClipError(
+            f"{name} cannot be built here: give a plain CLIP such as ViT-B-16-quickgelu:openai ({_first_line(error)})"
+        ) from error
 
 
 def _first_line(error: Exception) -> str:

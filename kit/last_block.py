@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kit.encode import LastBlock, Tokens, attention_weights, merge_heads, split_heads
+from kit.encode import LastBlock, Tokens, merge_heads, split_heads
 from kit.shapes import check_shape
 
 MAX_ELEMENTS = 50_000_000  # of a hidden layer's gradient at one time: classes beyond it wait their turn
@@ -45,8 +45,10 @@ def last_pass(tokens: Tokens) -> LastPass:
     block = tokens.block
     activation = block.ln_1(tokens.last_input)
     query, key, value = split_heads(block.attention, activation)
-    weights, value = attention_weights(block.attention, activation, tokens.mask)
-    weights = weights[:, :, 1:]
+    scores = (query[:, :, 1:] * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)  # (B, heads, N, T): nothing needs the class token's row
+    if tokens.mask is not None:
+        scores = scores + tokens.mask[1:]
+    weights = scores.softmax(-1)
     mixed = weights @ value
     after_attention = tokens.last_input[:, 1:] + block.attention.out_proj(merge_heads(mixed))
     x_hat_2, spread_2 = _normalised(after_attention, block.ln_2)
@@ -79,44 +81,44 @@ def _mean_gradient(block: LastBlock, done: LastPass, gradient: Tensor) -> Tensor
     patches = done.hidden.shape[1]
     heads = block.attention.num_heads
 
-    # ln_post and the mean: every patch gets the same gradient, up to its own normalisation
+    # ln_post and the mean: every patch gets the same gradient, up to its own normalisation; `spread` is multiplied in at the end
     direction = gradient * block.ln_post.weight  # (B, C, E)
     direction = direction - direction.mean(-1, keepdim=True)
-    along = direction @ done.x_hat_post.transpose(1, 2) / width  # (B, C, E) x (B, E, N) -> (B, C, N)
-    spread = (done.spread_post / patches)[:, None]  # (B, 1, N, 1)
-    residual = spread * (direction[:, :, None] - along[..., None] * done.x_hat_post[:, None])  # (B, C, N, E)
+    along = (direction @ done.x_hat_post.transpose(1, 2) / width)[..., None]  # (B, C, E) x (B, E, N) -> (B, C, N, 1)
 
     # the MLP: its outer weight sees a class only through `direction`, so the product with all patches is made once
     outer = block.mlp.c_proj.weight  # (E, 4E)
-    at_hidden = spread * ((direction @ outer)[:, :, None] - along[..., None] * (done.x_hat_post @ outer)[:, None])  # (B, C, N, 4E)
-    at_hidden = at_hidden * _slope(block.mlp.gelu, done.hidden)[:, None]
-    through = (at_hidden @ block.mlp.c_fc.weight) * block.ln_2.weight  # (B, C, N, 4E) x (4E, E) -> (B, C, N, E)
+    at_hidden = torch.addcmul((direction @ outer)[:, :, None], along, (done.x_hat_post @ outer)[:, None], value=-1)  # (B, C, N, 4E)
+    at_hidden.mul_(_slope(block.mlp.gelu, done.hidden)[:, None])
+    through = (at_hidden @ block.mlp.c_fc.weight).mul_(block.ln_2.weight)  # (B, C, N, 4E) x (4E, E) -> (B, C, N, E)
     x_hat = done.x_hat_2[:, None]
-    through = through - through.mean(-1, keepdim=True) - x_hat * (through * x_hat).mean(-1, keepdim=True)
-    residual = residual + done.spread_2[:, None] * through
+    through = through - through.mean(-1, keepdim=True)
+    through = through.addcmul(x_hat, (through * x_hat).mean(-1, keepdim=True), value=-1)
+    residual = torch.addcmul(direction[:, :, None], along, done.x_hat_post[:, None], value=-1)  # (B, C, N, E)
+    residual.addcmul_(through, done.spread_2[:, None]).mul_(done.spread_post[:, None] / patches)
 
-    # attention, summed over the patches
+    # attention, summed over the patches; classes stand beside the channels, so that all of them share one product with the weights
     at_mixed = residual @ block.attention.out_proj.weight  # (B, C, N, E)
-    at_mixed = at_mixed.view(batch, classes, patches, heads, width // heads).transpose(2, 3)  # (B, C, heads, N, e)
-    query, key, value, weights = (x[:, None] for x in (done.query, done.key, done.value, done.weights))  # a class axis before the heads
-    own = (at_mixed * done.mixed[:, None]).sum(-1, keepdim=True)  # (B, C, heads, N, 1): what softmax subtracts in every row
-    to_class = weights[..., :1]  # (B, 1, heads, N, 1)
-    at_value = ((1 - to_class) * at_mixed).sum(-2)  # (B, C, heads, e): the patches' weights in a row sum to 1 - the class token's
-    at_score_class = to_class * ((at_mixed * value[..., :1, :]).sum(-1, keepdim=True) - own)
-    # a row of the scores' gradients sums to 0: the patches' part is minus the class token's
-    at_key = -(at_score_class * query[..., 1:, :]).sum(-2)  # (B, C, heads, e)
-    gathered = weights.transpose(-1, -2) @ torch.cat([at_mixed, own], -1)  # (B, C, heads, T, e + 1)
-    columns = (gathered[..., :-1] * value).sum(-1, keepdim=True) - gathered[..., -1:]
-    at_query = (columns * key).sum(-2)  # (B, C, heads, e)
+    at_mixed = at_mixed.view(batch, classes, patches, heads, width // heads).permute(0, 3, 2, 1, 4)  # (B, heads, N, C, e)
+    own = (at_mixed * done.mixed[:, :, :, None]).sum(-1, keepdim=True)  # (B, heads, N, C, 1): what softmax subtracts in every row
+    at_mixed = torch.cat([at_mixed, own], -1)  # (B, heads, N, C, e + 1)
+    value = F.pad(done.value, (0, 1), value=-1.0)  # (B, heads, T, e + 1): its product with at_mixed is then "minus own"
+    gathered = (done.weights.transpose(-1, -2) @ at_mixed.flatten(3)).unflatten(-1, at_mixed.shape[3:])  # (B, heads, T, C, e + 1)
+    columns = (gathered * value[:, :, :, None]).sum(-1)  # (B, heads, T, C): the scores' gradient, summed over the queries
+    to_class = done.weights[..., :1] * (at_mixed * value[:, :, :1, None]).sum(-1)  # (B, heads, N, C): the same of the class token alone
     scale = (width // heads) ** -0.5
-    summed = torch.cat([(at_query * scale).flatten(2), (at_key * scale).flatten(2), at_value.flatten(2)], -1)  # (B, C, 3E)
+    at_query = columns.transpose(-1, -2) @ done.key * scale  # (B, heads, C, T) x (B, heads, T, e) -> (B, heads, C, e)
+    # a row of the scores' gradient sums to 0: the patches' part is minus the class token's
+    at_key = to_class.transpose(-1, -2) @ done.query[:, :, 1:] * -scale  # (B, heads, C, N) x (B, heads, N, e) -> (B, heads, C, e)
+    at_value = gathered[:, :, 1:, :, :-1].sum(2)  # (B, heads, C, e)
+    summed = torch.cat([merge_heads(at_query), merge_heads(at_key), merge_heads(at_value)], -1)  # (B, C, 3E)
     return summed @ block.attention.in_proj_weight / patches
 
 
 def _normalised(x: Tensor, norm: nn.LayerNorm) -> tuple[Tensor, Tensor]:
-    centred = x - x.mean(-1, keepdim=True)
-    spread = (centred.square().mean(-1, keepdim=True) + norm.eps).rsqrt()
-    return centred * spread, spread
+    variance, mean = torch.var_mean(x, -1, correction=0, keepdim=True)
+    spread = (variance + norm.eps).rsqrt()
+    return (x - mean) * spread, spread
 
 
 def _scaled(x_hat: Tensor, norm: nn.LayerNorm) -> Tensor:
@@ -124,7 +126,7 @@ def _scaled(x_hat: Tensor, norm: nn.LayerNorm) -> Tensor:
 
 
 def _slope(activation: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """The derivative of an elementwise function, whichever it is (GELU, QuickGELU)."""
-    with torch.enable_grad():
-        x = x.detach().requires_grad_(True)
-        return torch.autograd.grad(activation(x).sum(), x)[0]
+    """The derivative of an elementwise function, whichever it is (GELU, QuickGELU); differentiable where x is."""
+    with torch.inference_mode(False), torch.enable_grad():
+        inside = x if x.requires_grad else x.detach().clone().requires_grad_(True)  # a clone: x may come from inference mode
+        return torch.autograd.grad(activation(inside).sum(), inside, create_graph=x.requires_grad)[0]

@@ -55,4 +55,5 @@ def without_uncertain(labels: Tensor, sureness: Tensor, *, threshold: float = 0.
 
     labels int (B, H, W), sureness (B, H, W) in [0, 1] -> int (B, H, W).   Source: CLIP-ES, section 3.4 and released code (0.95).
     """
+    check_shape(sureness, " ".join(f"{size}" for size in labels.shape), "sureness")
     return labels.masked_fill(sureness < threshold, IGNORE)

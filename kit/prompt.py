@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from kit.shapes import check_shape
+
 MAX_WORDS = 60  # a prompt longer than this cannot fit into CLIP's 77 tokens
 
 
@@ -36,11 +38,14 @@ def fused(synonyms: Iterable[str]) -> str:
 
     Source: CLIP-ES, section 3.2 and released code ("person with clothes,people,human").
     """
-    return ",".join(dict.fromkeys(word.strip() for word in synonyms))
+    words = [synonyms] if isinstance(synonyms, str) else synonyms
+    return ",".join(dict.fromkeys(word.strip() for word in words if word.strip()))
 
 
 def prompts(template: str, names: Sequence[str], words: Mapping[str, str] | None = None) -> list[str]:
     """One prompt a name: its own words where `words` has them, else the name.   -> as many strings as names."""
+    if isinstance(names, str):
+        raise PromptError(f"expected a list of names, got the single text {names!r}: put it into a list")
     return [filled(template, (words or {}).get(name, name)) for name in names]
 
 
@@ -65,5 +70,6 @@ def present_scores(logits: Tensor, present: Tensor) -> list[Tensor]:
 
     logits (B, T) over all names and background words, present bool (B, T) -> B vectors.
     """
-    probabilities = logits.softmax(-1)
-    return [row[mask] for row, mask in zip(probabilities, torch.as_tensor(present, dtype=torch.bool), strict=True)]
+    check_shape(logits, "B T", "logits")
+    present = check_shape(torch.as_tensor(present, dtype=torch.bool), "B T", "present", B=len(logits), T=logits.shape[1])
+    return [row[mask] for row, mask in zip(logits.softmax(-1), present, strict=True)]

@@ -27,9 +27,10 @@ def attention_affinity(attention: Tensor, *, sinkhorn: int = 3, power: int = 2) 
     if sinkhorn < 0 or power < 1:
         raise ValueError(f"expected sinkhorn >= 0 and power >= 1, got {sinkhorn} and {power}")
     affinity = attention.mean(1)[:, 1:, 1:]  # (B, N, N)
+    tiny = torch.finfo(affinity.dtype).tiny  # a patch that nobody looks at divides zero by it
     for _ in range(sinkhorn):
-        affinity = affinity / affinity.sum(1, keepdim=True)
-        affinity = affinity / affinity.sum(2, keepdim=True)
+        affinity = affinity / affinity.sum(1, keepdim=True).clamp_min(tiny)
+        affinity = affinity / affinity.sum(2, keepdim=True).clamp_min(tiny)
     affinity = (affinity + affinity.transpose(1, 2)) / 2
     return torch.linalg.matrix_power(affinity, power)
 
@@ -61,11 +62,13 @@ def spread(cam: Tensor, affinity: Tensor, mask: Tensor | None = None) -> Tensor:
     released code would lose its class without a word.
     Source: CLIP-ES, section 3.3; the released code masks the source.
     """
+    check_shape(cam, "B C h w", "cam")
+    check_shape(affinity, "B N N", "affinity", B=len(cam), N=cam.shape[2] * cam.shape[3])
     source = cam
     if mask is not None:
+        check_shape(mask, "B C h w", "mask", **dict(zip("BChw", cam.shape, strict=True)))
         empty = ~mask.flatten(2).any(-1)[..., None, None]  # (B, C, 1, 1)
         source = cam * (mask | empty)
-    check_shape(affinity, "B N N", "affinity", B=len(cam), N=cam.shape[2] * cam.shape[3])
     collected = source.flatten(2) @ affinity.transpose(1, 2)  # (B, C, N) x (B, N, N) -> (B, C, N)
     return collected.unflatten(-1, cam.shape[2:])
 
@@ -113,7 +116,7 @@ def dense_crf(
         )
     import pydensecrf.densecrf as pydensecrf
 
-    height, width = image.shape[:2]
+    height, width = _picture_size(image)
     check_shape(scores, "K H W", "scores", H=height, W=width)
     scores = scores.detach().float().cpu()
     if smoothing:
@@ -155,14 +158,14 @@ def pixel_adaptive_refinement(
     image (H, W, 3) uint8, scores (K, H, W) in [0, 1] -> yields (K, H, W) after each iteration, made to sum to 1.   Source: Ru et al. 2022
     (AFA), section 3.4, its numbers; after Araslanov and Roth 2020.
     """
-    height, width = image.shape[:2]
+    height, width = _picture_size(image)
     check_shape(scores, "K H W", "scores", H=height, W=width)
     scores = scores.detach().float()
     scores = scores / scores.sum(0, keepdim=True).clamp_min(1e-12)
     picture = torch.from_numpy(np.ascontiguousarray(image)).to(scores.device).permute(2, 0, 1).float() / 255  # (3, H, W)
     neighbours = _neighbours(picture, dilations)  # (8 * dilations, 3, H, W)
     difference = (neighbours - picture).abs()
-    deviation = torch.cat([neighbours, picture[None]]).std(0, keepdim=True)
+    deviation = neighbours.std(0, keepdim=True)
     alike = -((difference / (deviation + 1e-8) / contrast) ** 2).mean(1)  # (8 * dilations, H, W)
     distance = _distances(dilations, picture.device)
     near = -((distance / (distance.std() + 1e-8) / contrast) ** 2)
@@ -170,6 +173,13 @@ def pixel_adaptive_refinement(
     for _ in range(iterations):
         scores = torch.stack([(weights * _neighbours(plane[None], dilations)[:, 0]).sum(0) for plane in scores])
         yield scores / scores.sum(0, keepdim=True)
+
+
+def _picture_size(image: np.ndarray) -> tuple[int, int]:
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise ValueError(f"expected image uint8 (H, W, 3), got {got}")
+    return image.shape[:2]
 
 
 def _offsets(dilations: tuple[int, ...]) -> list[tuple[int, int]]:

@@ -1,14 +1,12 @@
-"""CLIP is Also an Efficient Segmenter (Lin et al., CVPR 2023, arXiv 2212.09506): text-driven Grad-CAM, attention affinity, and nothing
-learned.
+"""CLIP is Also an Efficient Segmenter (Lin et al., CVPR 2023, arXiv 2212.09506): text-driven Grad-CAM, attention affinity, nothing learned.
 
-image -> tokens -> softmax-GradCAM of the present classes against background words -> class-aware attention affinity -> dense CRF -> label
-map, uncertain pixels ignored
+image -> tokens -> softmax-GradCAM of the present classes against background words -> class-aware attention affinity -> dense CRF
+-> label map, uncertain pixels ignored
 """
 
 import dataclasses
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -26,6 +24,7 @@ from kit.prompt import PromptError, prompts
 CAMS: Mapping[str, Callable[..., Tensor]] = MappingProxyType(
     {"softmax": cam.softmax_grad_cam, "plain": cam.grad_cam, "similarity": cam.similarity_cam}
 )
+METHOD = "clip-es"
 REFINERS = ("crf", "pixel-adaptive", "none")
 MAX_CLASSES = 100
 
@@ -40,9 +39,8 @@ class ClipEsSettings:
 
     template: str = words.CLIP_ES_TEMPLATE
     background: tuple[str, ...] = words.VOC_BACKGROUND
-    synonyms: Mapping[str, str] = field(
-        default_factory=lambda: dict(words.VOC_PROMPTS)
-    )  # class name -> the words in its place; a name that is not here stands for itself
+    # class name -> the words in its place; a name that is not here stands for itself
+    synonyms: Mapping[str, str] = field(default_factory=lambda: dict(words.VOC_PROMPTS))
     cam: str = "softmax"  # which map: softmax | plain | similarity
     affinity: bool = True  # whether maps are spread by attention
     layers: int | tuple[int, ...] = 8  # attention of the last 8 blocks, or of the blocks named (counted from 0)
@@ -65,18 +63,27 @@ class ClipEsSettings:
     side_limit: int = 640  # larger pictures are worked on at this size (VOC's are up to 500, COCO's up to 640)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.template, str):
+            raise SettingsError(f"expected template to be a text with one {{}}, got {self.template!r}")
+        if not _is_list(self.background, str):
+            raise SettingsError(f"expected background to be a list of words, got {self.background!r}")
+        if not isinstance(self.synonyms, Mapping) or not _is_list([*self.synonyms, *self.synonyms.values()], str):
+            raise SettingsError(f"expected synonyms to be class names with the words in their place, got {self.synonyms!r}")
         object.__setattr__(self, "background", tuple(self.background))
         object.__setattr__(self, "synonyms", dict(self.synonyms))
-        if not isinstance(self.layers, int):
+        if _is_list(self.layers, int) and len(self.layers):
             object.__setattr__(self, "layers", tuple(self.layers))
+        elif not isinstance(self.layers, int) or isinstance(self.layers, bool) or self.layers < 1:
+            raise SettingsError(f"expected layers to be how many of the last blocks, at least 1, or a list of blocks, got {self.layers!r}")
+        for name in ("affinity", "exact_boxes", "released_crf_image"):
+            if not isinstance(getattr(self, name), bool):
+                raise SettingsError(f"expected {name} to be true or false, got {getattr(self, name)!r}")
         _check_choice("cam", self.cam, tuple(CAMS))
         _check_choice("refiner", self.refiner, REFINERS)
         for name, (low, high) in RANGES.items():
-            _check_number(name, getattr(self, name), low, high)
+            object.__setattr__(self, name, _number(name, getattr(self, name), low, high))
         if self.side is not None:
-            _check_number("side", self.side, 16, 2048)
-        if isinstance(self.layers, tuple) and not self.layers:
-            raise SettingsError("layers is empty: name at least one block, or switch the affinity off")
+            object.__setattr__(self, "side", _number("side", self.side, 16, 2048))
 
     def to_dict(self) -> dict:
         """Plain values, as JSON holds them."""
@@ -84,11 +91,13 @@ class ClipEsSettings:
 
     @classmethod
     def from_dict(cls, values: Mapping) -> "ClipEsSettings":
-        """Settings from plain values; a name that is no setting is refused."""
-        known = {entry.name for entry in dataclasses.fields(cls)}
-        strange = sorted(set(values) - known)
-        if strange:
-            raise SettingsError(f"unknown setting {', '.join(strange)}: CLIP-ES has {', '.join(sorted(known))}")
+        """Settings from plain values, a result's settings too (these also name method and model); a name that is no setting is refused."""
+        if not isinstance(values, Mapping):
+            raise SettingsError(f"expected settings as names with values, got {type(values).__name__}")
+        if values.get("method", METHOD) != METHOD:
+            raise SettingsError(f"expected settings of {METHOD}, got those of {values['method']!r}")
+        values = {name: value for name, value in values.items() if name not in ("method", "model")}
+        _check_names(values)
         return cls(**values)
 
 
@@ -118,6 +127,7 @@ def preset(name: str, **changes) -> ClipEsSettings:
     """The settings of a preset (voc, coco, toy), with changes."""
     if name not in PRESETS:
         raise SettingsError(f"expected a preset out of {', '.join(PRESETS)}, got {name!r}")
+    _check_names(changes)
     return ClipEsSettings(**{**PRESETS[name], **changes})
 
 
@@ -134,9 +144,9 @@ class ClipEs:
         """`settings`, or the preset that fits the model (toy for the tiny CLIP, voc for any other), with `changes` by name."""
         self.clip = clip
         base = settings or preset("toy" if clip.is_tiny else "voc")
-        strange = set(changes) - {entry.name for entry in dataclasses.fields(base)}
-        if strange:
-            raise SettingsError(f"unknown setting {', '.join(sorted(strange))}")
+        if not isinstance(base, ClipEsSettings):
+            raise SettingsError(f"expected ClipEsSettings, got {type(base).__name__}: make them with ClipEsSettings.from_dict or preset")
+        _check_names(changes)
         self.settings = dataclasses.replace(base, **changes)
 
     def encode(self, image: np.ndarray) -> Tokens:
@@ -144,7 +154,7 @@ class ClipEs:
 
         image (H, W, 3) uint8 -> Tokens, with the attention of every block.
         """
-        return self.clip.encode(self.clip.prepare(self._working(image), side=self.settings.side)[None])
+        return self.clip.encode(self.clip.prepare(self.working_image(image), side=self.settings.side)[None])
 
     def segment(self, sample: Sample, *, tokens: Tokens | None = None) -> Result:
         """The pseudo mask of a sample's classes, with every stage on the way.
@@ -168,7 +178,9 @@ class ClipEs:
         clock = _lap(seconds, "encode", clock)
 
         class_prompts = prompts(settings.template, sample.names, settings.synonyms)
-        text = self.clip.text(class_prompts + prompts(settings.template, settings.background))  # (C + backgrounds, D)
+        rivals, own = self._background_words(sample.names)
+        notes += [f"background word {word!r} is left out: it is one of the classes" for word in own]
+        text = self.clip.text(class_prompts + prompts(settings.template, rivals))  # (C + backgrounds, D)
         clock = _lap(seconds, "text", clock)
 
         targets = range(len(sample.names))
@@ -183,7 +195,7 @@ class ClipEs:
         ]
         clock = _lap(seconds, "cam", clock)
 
-        image = self._working(sample.image)
+        image = self.working_image(sample.image)
         stages = {"cam": refine.upsampled(coarse, image.shape[:2])[0]}
         finest = stages["cam"]
         if settings.affinity:
@@ -201,15 +213,15 @@ class ClipEs:
         def result(scores: Tensor) -> Result:
             full = refine.upsampled(scores[None], sample.image.shape[:2]) if image.shape != sample.image.shape else scores[None]
             return Result(
-                names=sample.names, prompts=dict(zip(sample.names, class_prompts, strict=True)), scores=dict(zip(sample.names,
-                probabilities.tolist(), strict=False)),
+                names=sample.names, prompts=dict(zip(sample.names, class_prompts, strict=True)),
+                scores=dict(zip(sample.names, probabilities.tolist(), strict=False)),  # the background words' share is the rest
                 stages=dict(stages), labels=mask.label_map(full)[0], confidence=mask.confidence(full)[0],
-                settings={"method": "clip-es", "model": self.clip.name, **settings.to_dict()}, seconds=dict(seconds), notes=tuple(notes),
+                settings={"method": METHOD, "model": self.clip.name, **settings.to_dict()}, seconds=dict(seconds), notes=tuple(notes),
             )  # fmt: skip
 
         scores = mask.with_background(finest[None], background=self._background)[0]  # (1 + C, H, W)
         yield result(scores)
-        for refined in self._refined(image, scores):
+        for refined in refined_scores(image, scores, settings):
             stages["refined"] = refined
             _lap(seconds, "refined", clock)
             yield result(refined)
@@ -223,17 +235,6 @@ class ClipEs:
         maps = result.stages[stage]
         return maps if len(maps) > len(result.names) else mask.with_background(maps[None], background=self._background)[0]
 
-    def _refined(self, image: np.ndarray, scores: Tensor) -> Iterator[Tensor]:
-        s = self.settings
-        if s.refiner == "crf":
-            yield from refine.dense_crf(
-                image, scores, iterations=s.iterations, gaussian_xy=s.gaussian_xy, gaussian_weight=s.gaussian_weight,
-                bilateral_xy=s.bilateral_xy, bilateral_rgb=s.bilateral_rgb,
-                bilateral_weight=s.bilateral_weight, smoothing=s.smoothing, released_image=s.released_crf_image,
-            )  # fmt: skip
-        elif s.refiner == "pixel-adaptive":
-            yield from refine.pixel_adaptive_refinement(image, scores, iterations=s.iterations)
-
     def _background(self, maps: Tensor) -> Tensor:
         return mask.leftover_background(maps, power=self.settings.background_power)
 
@@ -244,13 +245,34 @@ class ClipEs:
             raise SettingsError(f"{self.clip.name} has blocks 0 to {count - 1}, got layers {wanted}")
         return chosen
 
-    def _working(self, image: np.ndarray) -> np.ndarray:
-        """The picture the chain works on: as it is, or made smaller to the side limit."""
+    def _background_words(self, names: Sequence[str]) -> tuple[list[str], list[str]]:
+        """The background words that compete, and those left out: a word that asks for a class would suppress that class's own map."""
+        asked = {word.strip().lower() for name in names for word in (name, *self.settings.synonyms.get(name, name).split(","))}
+        own = [word for word in self.settings.background if word.strip() and word.strip().lower() in asked]
+        return [word for word in self.settings.background if word not in own], own
+
+    def working_image(self, image: np.ndarray) -> np.ndarray:
+        """The picture the chain works on: as it is, or made smaller to the side limit.   (H, W, 3) uint8 -> the same."""
         longest = max(image.shape[:2])
         if longest <= self.settings.side_limit:
             return image
         height, width = (max(1, round(length * self.settings.side_limit / longest)) for length in image.shape[:2])
         return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def refined_scores(image: np.ndarray, scores: Tensor, settings: ClipEsSettings) -> Iterator[Tensor]:
+    """The settings' refiner on scores with background, an iteration at a time; nothing comes from "none".
+
+    image (H, W, 3) uint8, scores (1 + C, H, W) -> yields (1 + C, H, W).
+    """
+    if settings.refiner == "crf":
+        yield from refine.dense_crf(
+            image, scores, iterations=settings.iterations, gaussian_xy=settings.gaussian_xy, gaussian_weight=settings.gaussian_weight,
+            bilateral_xy=settings.bilateral_xy, bilateral_rgb=settings.bilateral_rgb, bilateral_weight=settings.bilateral_weight,
+            smoothing=settings.smoothing, released_image=settings.released_crf_image,
+        )  # fmt: skip
+    elif settings.refiner == "pixel-adaptive":
+        yield from refine.pixel_adaptive_refinement(image, scores, iterations=settings.iterations)
 
 
 def _lap(seconds: dict[str, float], stage: str, since: float) -> float:
@@ -264,14 +286,27 @@ def _check_choice(name: str, value, choices: tuple[str, ...]) -> None:
         raise SettingsError(f"expected {name} to be one of {', '.join(choices)}, got {value!r}")
 
 
-def _check_number(name: str, value, low, high) -> None:
+def _check_names(values: Mapping) -> None:
+    known = {entry.name for entry in dataclasses.fields(ClipEsSettings)}
+    strange = sorted(str(name) for name in values if name not in known)
+    if strange:
+        raise SettingsError(f"unknown setting {', '.join(strange)}: CLIP-ES has {', '.join(sorted(known))}")
+
+
+def _is_list(value, kind: type) -> bool:
+    listed = isinstance(value, Sequence) and not isinstance(value, str)
+    return listed and all(isinstance(entry, kind) and not isinstance(entry, bool) for entry in value)
+
+
+def _number(name: str, value, low, high) -> float:
+    """The value, checked; 3.0 becomes 3 where a whole number is meant, as JSON may hold it."""
     whole = isinstance(low, int) and isinstance(high, int)
     fits = (
         isinstance(value, (int, float))
         and not isinstance(value, bool)
-        and math.isfinite(value)
-        and low <= value <= high
+        and low <= value <= high  # never true of NaN
         and (not whole or float(value).is_integer())
     )
     if not fits:
         raise SettingsError(f"expected {name} to be a {'whole ' if whole else ''}number from {low} to {high}, got {value!r}")
+    return int(value) if whole else value

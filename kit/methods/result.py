@@ -28,7 +28,7 @@ class Result:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        height, width = self.labels.shape
+        height, width = check_shape(self.labels, "H W", "labels").shape
         check_shape(self.confidence, "H W", "confidence", H=height, W=width)
         for stage, maps in self.stages.items():
             if maps.ndim != 3 or maps.shape[0] not in (len(self.names), 1 + len(self.names)):

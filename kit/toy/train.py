@@ -201,7 +201,7 @@ def vocabulary(described: Sequence[TrainingPicture], *, sample: int = 4000) -> t
     rng = np.random.default_rng(0)
     texts = [*all_texts(), *(caption(rng, picture) for picture in described[:sample])]
     uncut = CutTokenizer(range(CLIP_VOCABULARY))
-    return tuple(sorted({token for text in set(texts) for token in uncut.ids(text)}))
+    return tuple(sorted({token for text in set(texts) for token in uncut.encode(text)}))
 
 
 class Batch(NamedTuple):
@@ -272,7 +272,7 @@ class Batches(Dataset):
 
     def _worded(self, rng: np.random.Generator, text: str) -> list[int]:
         if text not in self._ids:
-            self._ids[text] = self.tokenizer.ids(text)[: self.settings.context - 2]
+            self._ids[text] = self.tokenizer.encode(text)[: self.settings.context - 2]
         words = self._ids[text]
         unknown = rng.random(len(words)) < self.settings.unknown
         return [self.tokenizer.start, *np.where(unknown, self.tokenizer.unknown, words), self.tokenizer.end]
