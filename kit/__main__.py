@@ -1,4 +1,4 @@
-"""The command line: `python -m kit segment` makes masks of pictures, `python -m kit evaluate` measures a method."""
+"""The command line: `python -m kit segment` makes masks of pictures, `evaluate` measures a method, `sweep` varies its settings."""
 
 # Only light imports here: --help must be quick, and every process of the refiner reads this file again.
 import dataclasses
@@ -7,19 +7,21 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from kit import __version__
 
 if TYPE_CHECKING:
+    from kit.data import Sample
     from kit.methods import ClipEs, Result
 
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".avif")
+PLOT_ENDINGS = (".png", ".svg", ".pdf")
 OUTPUT_ENDINGS = (".png", "_overlay.png", "_maps.npz", "_settings.json")
 DATA = ("toy",)
 SPLITS = ("val", "held_out", "train", "web")
@@ -33,6 +35,7 @@ class OptionError(ValueError):
 
 _MODEL_HELP = "tiny; ARCHITECTURE:TAG from the Hugging Face hub (ViT-B-16-quickgelu:openai); ARCHITECTURE:FILE; or ARCHITECTURE:random."
 _SET_HELP = "Any setting of the method, its value as JSON: --set power=1 --set layers=[0,1]. May be repeated; a wrong name lists them all."
+_KNOB_HELP = "A setting and its values: box_threshold=0.2,0.4,0.6, or a JSON list of them. Once or twice; a wrong name lists all."
 Model = Annotated[str, typer.Option(metavar="MODEL", help=_MODEL_HELP)]
 Device = Annotated[str | None, typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1 or mps.  [default: a GPU if there is one]")]
 Refiner = Annotated[str | None, typer.Option(metavar="NAME", help="crf, pixel-adaptive or none.  [default: crf]")]
@@ -87,13 +90,12 @@ def evaluate(
     with _refusal():
         _check_choice("--data", data, DATA)
         _check_choice("--split", split, SPLITS)
-        if json_file is not None and (json_file.is_dir() or not json_file.absolute().parent.is_dir()):
-            raise OptionError(f"--json {json_file}: there is no folder to write this file to")
+        _check_file("--json", json_file)
         chosen_changes = _changes(method, changes, refiner=refiner)
         samples = toy_samples(split, images, size=checked_size(size))
         chosen = _method(method, model, device, chosen_changes)
         _check_layers(chosen)
-        _check_words(chosen, VOC_CLASSES)
+        _check_words([chosen], VOC_CLASSES)
     if workers is None:
         workers = min(os.cpu_count() or 1, 1 + images // 32)  # a process takes seconds to start
     with _progress(f"{split}: {images:,} images", images) as advance:
@@ -101,15 +103,102 @@ def evaluate(
             tuned = chosen.clip.is_tiny and split == "train"  # that is where the tiny CLIP's settings were chosen
             result = evaluation(chosen, samples, split=split, tuned=tuned, workers=workers, progress=lambda count: advance())
         except BrokenProcessPool:
-            print("Error: a process of the refiner died, most likely for want of memory: take fewer with --workers 1", file=sys.stderr)
-            raise typer.Exit(1) from None
+            _stop_for_want_of_memory()
     print(result.table())
     if json_file is not None:
+        _write_or_stop(json_file, _json_bytes({"data": data, **result.to_dict()}))
+
+
+@app.command()
+def sweep(
+    knobs: Annotated[list[str], typer.Option("--knob", metavar="NAME=A,B,C", help=_KNOB_HELP)],
+    data: Annotated[str, typer.Option(metavar="NAME", help="The data set: toy, the drawn world.")] = "toy",
+    split: Annotated[
+        str, typer.Option(metavar="NAME", help="val, train, web, or held_out, which is only read when it is named here.")
+    ] = "val",
+    images: Annotated[int, typer.Option(min=1, metavar="N", help="How many images.")] = 200,
+    size: Annotated[int, typer.Option(max=2048, metavar="PIXELS", help="Side of a drawn scene in pixels.")] = 160,
+    stage: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Which stage to measure: cam, affinity or refined.  [default: the last one]")
+    ] = None,
+    seeds: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Independent draws the images are cut into: their spread stands beside each score.")
+    ] = 3,
+    method: Annotated[str, typer.Option(metavar="NAME", help="Which method.")] = "clip-es",
+    model: Model = "tiny",
+    device: Device = None,
+    refiner: Annotated[
+        str | None, typer.Option(metavar="NAME", help="crf, pixel-adaptive or none.  [default: none, it takes most of the time]")
+    ] = None,
+    changes: Settings = None,
+    workers: Annotated[int, typer.Option(min=1, metavar="N", help="Processes for the refiner.")] = 1,
+    csv_file: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the table to this file, as CSV.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write everything to this file, as JSON.")] = None,
+    plot_file: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="Draw a curve, or a map of two knobs: .png, .svg or .pdf.")
+    ] = None,
+) -> None:
+    """Vary one or two settings over images that are encoded only once: mIoU of every value, with its spread.
+
+    \b
+    python -m kit sweep --knob box_threshold=0.2,0.4,0.6
+    python -m kit sweep --knob box_threshold=0.2,0.4,0.6 --knob power=1,2 --plot grid.png
+    python -m kit sweep --knob refiner=none,pixel-adaptive,crf --images 50 --csv refiners.csv
+    """
+    from concurrent.futures.process import BrokenProcessPool
+
+    from kit import sweep as ablation
+    from kit.data import toy_samples
+    from kit.toy.scene import checked_size
+    from kit.words import VOC_CLASSES
+
+    with _refusal():
+        _check_choice("--data", data, DATA)
+        _check_choice("--split", split, SPLITS)
+        for option, file in (("--csv", csv_file), ("--json", json_file), ("--plot", plot_file)):
+            _check_file(option, file)
+        if plot_file is not None and plot_file.suffix.lower() not in PLOT_ENDINGS:
+            raise OptionError(f"--plot {plot_file}: expected a name that ends with {' or '.join(PLOT_ENDINGS)}")
+        if seeds > images:
+            raise OptionError(f"--seeds {seeds}: there are only {images} images to cut into so many draws")
+        values = _knobs(method, knobs)
+        if refiner is not None and "refiner" in values:
+            raise OptionError("refiner is given twice: as --knob refiner and as --refiner")
+        chosen_changes = _changes(method, changes, refiner=refiner)
+        for name in values:
+            if name in chosen_changes:
+                raise OptionError(f"{name} is given twice: as --knob {name} and as --set {name}")
+        fixed = None if "refiner" in values else chosen_changes.get("refiner", "none")
+        samples = toy_samples(split, images, size=checked_size(size))
+        uses_crf = "crf" in values.get("refiner", (fixed,)) and stage in (None, "refined")
+        chosen = _method(method, model, device, chosen_changes | {"refiner": "crf" if uses_crf else "none"})
+        variants = ablation.knob_grid(chosen, values, stage=stage, refiner=fixed)
+        layers = ablation.blocks_needed(variants)
+        _check_words(variants if values.keys() & {"template", "background", "synonyms"} else variants[:1], VOC_CLASSES)
+    with _progress(f"{split}: {images:,} images", 3 * images) as advance:  # drawn, encoded, measured
+
+        def drawn() -> Iterator["Sample"]:
+            for sample in samples:
+                yield sample
+                advance()
+
         try:
-            _write_whole(json_file, json.dumps({"data": data, **result.to_dict()}, indent=2, allow_nan=False).encode() + b"\n")
-        except OSError as error:
-            print(f"Error: {json_file}: the file cannot be written ({error.strerror or error})", file=sys.stderr)
-            raise typer.Exit(1) from None
+            with _refusal():
+                encoded = ablation.encode_all(chosen, drawn(), split=split, layers=layers, progress=lambda count: advance())
+            result = ablation.sweep(
+                chosen, encoded, stage=stage, seeds=seeds, workers=workers, progress=lambda count: advance(), **{"refiner": fixed, **values}
+            )
+        except BrokenProcessPool:
+            _stop_for_want_of_memory()
+    print(result.table())
+    if csv_file is not None:
+        _write_or_stop(csv_file, result.to_csv().encode())
+    if json_file is not None:
+        _write_or_stop(json_file, _json_bytes({"data": data, **result.to_dict()}))
+    if plot_file is not None:
+        picture = io.BytesIO()
+        result.plot().savefig(picture, format=plot_file.suffix.lower()[1:])
+        _write_or_stop(plot_file, picture.getvalue())
 
 
 @app.command()
@@ -166,7 +255,7 @@ def segment(
         files = _pictures(pictures, out)
         method = _method("clip-es", model, device, chosen_changes)
         _check_layers(method)
-        _check_words(method, names)
+        _check_words([method], names)
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -217,6 +306,29 @@ def _refusal() -> Iterator[None]:
     except ValueError as error:
         print(f"Error: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
+
+
+def _check_file(option: str, path: Path | None) -> None:
+    """Refuses, before the work, a file that cannot be written after it."""
+    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+        raise OptionError(f"{option} {path}: there is no folder to write this file to")
+
+
+def _json_bytes(values: dict) -> bytes:
+    return json.dumps(values, indent=2, allow_nan=False).encode() + b"\n"
+
+
+def _write_or_stop(path: Path, data: bytes) -> None:
+    try:
+        _write_whole(path, data)
+    except OSError as error:
+        print(f"Error: {path}: the file cannot be written ({error.strerror or error})", file=sys.stderr)
+        raise typer.Exit(1) from None
+
+
+def _stop_for_want_of_memory() -> NoReturn:
+    print("Error: a process of the refiner died, most likely for want of memory: take fewer with --workers 1", file=sys.stderr)
+    raise typer.Exit(1) from None
 
 
 def _say(sentence: str) -> None:
@@ -276,11 +388,36 @@ def _changes(method: str, assignments: list[str] | None, **options) -> dict:
     return changes
 
 
-def _json(name: str, text: str) -> object:
+def _knobs(method: str, assignments: list[str]) -> dict[str, tuple]:
+    """The values of every --knob, checked before a model is loaded: between commas, or a JSON list where a value has commas itself."""
+    from kit.methods import METHODS, ClipEsSettings
+    from kit.sweep import knob_values
+
+    _check_choice("--method", method, tuple(METHODS))
+    texts = {field.name for field in dataclasses.fields(ClipEsSettings) if field.type is str}
+    knobs = {}
+    for assignment in assignments:
+        name, equals, listed = (part.strip() for part in assignment.partition("="))
+        if not equals or not name:
+            raise OptionError(f"--knob {assignment}: expected NAME=VALUES, such as box_threshold=0.2,0.4,0.6")
+        if name in knobs:
+            raise OptionError(f"--knob {name} is given twice")
+        if listed.startswith("["):
+            values = _json(name, listed, option="--knob")
+        else:
+            parts = _listed(listed, f"--knob {name}")
+            values = parts if name in texts else [_json(name, part, option="--knob") for part in parts]
+        knobs[name] = knob_values(name, values)
+    if len(knobs) > 2:
+        raise OptionError(f"--knob is given {len(knobs)} times: vary one setting or two")
+    return knobs
+
+
+def _json(name: str, text: str, *, option: str = "--set") -> object:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise OptionError(f'--set {name}: expected JSON such as 2, 0.5, true, null, [0, 1] or "text", got {text!r}') from error
+        raise OptionError(f'{option} {name}: expected JSON such as 2, 0.5, true, null, [0, 1] or "text", got {text!r}') from error
 
 
 def _method(name: str, model: str, device: str | None, changes: dict) -> "ClipEs":
@@ -305,15 +442,16 @@ def _check_layers(method: "ClipEs") -> None:
         raise OptionError(f"{method.clip.name} has blocks 0 to {count - 1}, got layers {list(layers)}")
 
 
-def _check_words(method: "ClipEs", names: tuple[str, ...]) -> None:
+def _check_words(methods: Sequence["ClipEs"], names: tuple[str, ...]) -> None:
     """Refuses prompts that cannot be built, and names the words the model has never seen."""
     from kit.prompt import prompts
 
-    settings = method.settings
-    built = prompts(settings.template, names, settings.synonyms) + prompts(settings.template, settings.background)
-    unknown = dict.fromkeys(word for prompt in built for word in method.clip.unknown_words(prompt))
+    clip, built = methods[0].clip, {}
+    for settings in (method.settings for method in methods):
+        built |= dict.fromkeys(prompts(settings.template, names, settings.synonyms) + prompts(settings.template, settings.background))
+    unknown = dict.fromkeys(word for prompt in built for word in clip.unknown_words(prompt))
     if unknown:
-        _say(f"note: the {method.clip.name} CLIP has never seen {', '.join(unknown)}: what it makes of that means nothing")
+        _say(f"note: the {clip.name} CLIP has never seen {', '.join(unknown)}: what it makes of that means nothing")
 
 
 def _label_numbers(names: tuple[str, ...]) -> dict[str, int]:

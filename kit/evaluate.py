@@ -5,9 +5,10 @@ import math
 import multiprocessing
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from kit.words import VOC_CLASSES
 
 BATCH = 16  # images a pass of the encoder
 BATCH_ATTENTION = 2**26  # numbers in a batch's attention maps at most: a quarter of a gigabyte
+Owner = TypeVar("Owner")  # whatever a job of the refiner belongs to
 WAITING = 4  # pictures that may wait in memory for each process of the refiner
 
 CAM_TITLES = {"softmax": "softmax Grad-CAM", "plain": "plain Grad-CAM", "similarity": "similarity map"}
@@ -47,9 +49,9 @@ class StageScore:
     def to_dict(self) -> dict:
         """Plain values, None in the place of nan, which JSON does not know."""
         return {
-            "miou": _none_if_nan(self.miou),
-            "iou": {name: _none_if_nan(value) for name, value in self.iou.items()},
-            "miou_two_or_more": _none_if_nan(self.miou_two_or_more),
+            "miou": none_if_nan(self.miou),
+            "iou": {name: none_if_nan(value) for name, value in self.iou.items()},
+            "miou_two_or_more": none_if_nan(self.miou_two_or_more),
         }
 
 
@@ -92,10 +94,10 @@ class Evaluation:
         cam = CAM_TITLES[self.settings["cam"]]
         titles = {"plain": "plain Grad-CAM (baseline)", "cam": cam, "affinity": "+ affinity", **REFINER_TITLES}
         titles["control"] = f"control: words shifted by one class ({cam})"
-        rows = [(titles[stage], _percent(score.miou), _percent(score.miou_two_or_more)) for stage, score in self.stages.items()]
+        rows = [(titles[stage], percent(score.miou), percent(score.miou_two_or_more)) for stage, score in self.stages.items()]
         width = max(len("mIoU in percent"), *(len(title) for title, _, _ in rows))
         shown = sum(not math.isnan(value) for value in next(iter(self.stages.values())).iou.values())
-        changed = "; ".join(f"{name} = {_short(value)}" for name, value in self.changed.items())
+        changed = "; ".join(f"{name} = {short(value)}" for name, value in self.changed.items())
         seconds = ", ".join(f"{stage} {value:.3f}" for stage, value in self.seconds_per_image.items())
         return "\n".join([
             f"{'mIoU in percent':<{width}}  {'all':>5}  two or more classes",
@@ -139,12 +141,12 @@ def evaluate(
     }
     has_refiner = settings.refiner != "none"
     stages = ["plain", "cam"] + ["affinity"] * settings.affinity + [settings.refiner] * has_refiner + ["control"]
-    tally = _Tally(classes, stages)
+    tally = Tally(classes, stages)
     timed = ["encode", "text", "cam"] + ["affinity"] * settings.affinity + [settings.refiner] * has_refiner
     seconds = dict.fromkeys(timed, 0.0)
 
-    def unrefined() -> Iterator[tuple[Sample, _Job | None]]:
-        for sample, tokens, spent in _encoded(method, _checked(samples, classes), batch):
+    def unrefined() -> Iterator[tuple[Sample, RefinerJob | None]]:
+        for sample, tokens, spent in encoded_samples(method, checked_samples(samples, classes), batch):
             seconds["encode"] += spent
             if tokens is None:  # tags that name no class leave nothing to ask for: all is background
                 for stage in stages:
@@ -155,14 +157,14 @@ def evaluate(
             for stage in seconds.keys() & {"text", "cam", "affinity"}:
                 seconds[stage] += result.seconds[stage]
             for stage in result.stages:
-                tally.add(stage, sample, _labels(method.scores_of(result, stage), sample.truth.shape))
+                tally.add(stage, sample, labels_of_size(method.scores_of(result, stage), sample.truth.shape))
             for stage, sibling in siblings.items():
                 tally.add(stage, sample, sibling.segment(sample, tokens=tokens).labels.cpu().numpy())
             scores = method.scores_of(result, stage=list(result.stages)[-1])
-            job = _Job(method.working_image(sample.image), scores.cpu().numpy(), sample.truth.shape, settings)
+            job = RefinerJob(method.working_image(sample.image), scores.cpu().numpy(), sample.truth.shape, settings)
             yield sample, job if has_refiner else None
 
-    for count, (sample, refined) in enumerate(_refined(unrefined(), workers if has_refiner else 1), start=1):
+    for count, (sample, refined) in enumerate(refined_jobs(unrefined(), workers if has_refiner else 1), start=1):
         if refined is not None:
             labels, spent = refined
             tally.add(settings.refiner, sample, labels)
@@ -172,7 +174,7 @@ def evaluate(
     if not tally.images:
         raise ValueError("expected at least one sample to evaluate, got none")
 
-    values, paper = settings.to_dict(), type(settings)().to_dict()
+    values = settings.to_dict()
     return Evaluation(
         split=split,
         images=tally.images,
@@ -180,11 +182,17 @@ def evaluate(
         classes=tally.names,
         model=method.clip.name,
         settings=values,
-        changed={name: value for name, value in values.items() if value != paper[name]},
+        changed=unlike_the_paper(values),
         stages=tally.scores(),
         seconds_per_image={stage: spent / tally.images for stage, spent in seconds.items()},
         tuned=tuned,
     )
+
+
+def unlike_the_paper(settings: Mapping) -> dict:
+    """Those of the settings (plain values) that are not the paper's."""
+    paper = ClipEsSettings().to_dict()
+    return {name: value for name, value in settings.items() if value != paper[name]}
 
 
 def shifted_words(classes: tuple[str, ...], words: Mapping[str, str]) -> dict[str, str]:
@@ -198,7 +206,7 @@ def shifted_words(classes: tuple[str, ...], words: Mapping[str, str]) -> dict[st
 
 
 @dataclass(frozen=True)
-class _Job:
+class RefinerJob:
     """What a process of the refiner needs: a picture (h, w, 3), its scores (1 + C, h, w), and the size (H, W) of the labels wanted."""
 
     image: np.ndarray
@@ -207,34 +215,46 @@ class _Job:
     settings: ClipEsSettings
 
 
-class _Tally:
-    """Two confusions a stage: over all images, and over those with two or more classes."""
+class Tally:
+    """Two confusions a stage: over all images, and over those with two or more classes.
 
-    def __init__(self, classes: tuple[str, ...], stages: list[str]):
+    `stages` are whatever is compared on the same images: a method's stages, or the values of a knob.
+    """
+
+    def __init__(self, classes: tuple[str, ...], stages: Sequence[Hashable]):
         from kit.score import Confusion  # here, so that the refiner's processes need not load torchmetrics
 
         self.names = ("background", *classes)
-        self._all = {stage: Confusion(self.names) for stage in stages}
-        self._several = {stage: Confusion(self.names) for stage in stages}
-        self._last = stages[0]
+        self.everything = {stage: Confusion(self.names) for stage in stages}
+        self.several = {stage: Confusion(self.names) for stage in stages}
+        self._counted = stages[0]
         self.images = self.images_two_or_more = 0
 
-    def add(self, stage: str, sample: Sample, labels: np.ndarray) -> None:
-        """labels (H, W) in 0..C, by the sample's own order of names."""
+    def add(self, stage: Hashable, sample: Sample, labels: np.ndarray) -> None:
+        """Count one image.   labels (H, W) in 0..C, by the sample's own order of names."""
         several = len(sample.names) >= 2
         ids = np.array([0, *(self.names.index(name) for name in sample.names)])[labels]
-        self._all[stage].add(sample.truth, ids)
+        self.everything[stage].add(sample.truth, ids)
         if several:
-            self._several[stage].add(sample.truth, ids)
-        if stage == self._last:
+            self.several[stage].add(sample.truth, ids)
+        if stage == self._counted:
             self.images += 1
             self.images_two_or_more += several
 
-    def scores(self) -> dict[str, StageScore]:
-        return {stage: StageScore(every.miou(), every.iou(), self._several[stage].miou()) for stage, every in self._all.items()}
+    def scores(self) -> dict[Hashable, StageScore]:
+        return {stage: StageScore(every.miou(), every.iou(), self.several[stage].miou()) for stage, every in self.everything.items()}
+
+    def __add__(self, other: "Tally") -> "Tally":
+        """Both together, as if all images had been added to one; both stay as they are."""
+        total = Tally(self.names[1:], list(self.everything))
+        total.everything = {stage: confusion + other.everything[stage] for stage, confusion in self.everything.items()}
+        total.several = {stage: confusion + other.several[stage] for stage, confusion in self.several.items()}
+        total.images, total.images_two_or_more = self.images + other.images, self.images_two_or_more + other.images_two_or_more
+        return total
 
 
-def _checked(samples: Iterable[Sample], classes: tuple[str, ...]) -> Iterator[Sample]:
+def checked_samples(samples: Iterable[Sample], classes: tuple[str, ...]) -> Iterator[Sample]:
+    """The samples as they come.   Raises ValueError for one without truth or with a class that is not in `classes`."""
     for sample in samples:
         if sample.truth is None:
             raise ValueError(
@@ -247,7 +267,7 @@ def _checked(samples: Iterable[Sample], classes: tuple[str, ...]) -> Iterator[Sa
         yield sample
 
 
-def _encoded(method: ClipEs, samples: Iterable[Sample], batch: int) -> Iterator[tuple[Sample, Tokens | None, float]]:
+def encoded_samples(method: ClipEs, samples: Iterable[Sample], batch: int) -> Iterator[tuple[Sample, Tokens | None, float]]:
     """Each sample with its tokens and the seconds these took; neighbours of one size go through the encoder together."""
     waiting: list[tuple[Sample, Tensor]] = []
     spent = 0.0
@@ -283,10 +303,10 @@ def _of_image(tokens: Tokens, index: int) -> Tokens:
     return dataclasses.replace(tokens, last_input=tokens.last_input[one], attention=tokens.attention[one])
 
 
-def _refined(jobs: Iterable[tuple[Sample, _Job | None]], workers: int) -> Iterator[tuple[Sample, tuple[np.ndarray, float] | None]]:
-    """Every sample in its order, with its refined labels and the seconds these took, where there was something to refine."""
+def refined_jobs(jobs: Iterable[tuple[Owner, RefinerJob | None]], workers: int) -> Iterator[tuple[Owner, tuple[np.ndarray, float] | None]]:
+    """Every job's owner in its order, with the refined labels and the seconds these took, where there was something to refine."""
     if workers == 1:
-        yield from ((sample, None if job is None else _refined_labels(job)) for sample, job in jobs)
+        yield from ((owner, None if job is None else _labels_of_job(job)) for owner, job in jobs)
         return
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, threads // 2))  # the other half of the cores is the refiner's
@@ -294,13 +314,13 @@ def _refined(jobs: Iterable[tuple[Sample, _Job | None]], workers: int) -> Iterat
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_one_thread) as pool:
         waiting: deque = deque()
 
-        def first() -> tuple[Sample, tuple[np.ndarray, float] | None]:
-            sample, future = waiting.popleft()
-            return sample, None if future is None else future.result()
+        def first() -> tuple[Owner, tuple[np.ndarray, float] | None]:
+            owner, future = waiting.popleft()
+            return owner, None if future is None else future.result()
 
         try:
-            for sample, job in jobs:
-                waiting.append((sample, None if job is None else pool.submit(_refined_labels, job)))
+            for owner, job in jobs:
+                waiting.append((owner, None if job is None else pool.submit(_labels_of_job, job)))
                 if len(waiting) > WAITING * workers:
                     yield first()
             while waiting:
@@ -314,27 +334,30 @@ def _one_thread() -> None:
     torch.set_num_threads(1)  # one process a core: more threads would only stand in each other's way
 
 
-def _refined_labels(job: _Job) -> tuple[np.ndarray, float]:
+def _labels_of_job(job: RefinerJob) -> tuple[np.ndarray, float]:
     clock = time.perf_counter()
     *_, scores = refined_scores(job.image, torch.from_numpy(job.scores), job.settings)
-    return _labels(scores, job.size), time.perf_counter() - clock
+    return labels_of_size(scores, job.size), time.perf_counter() - clock
 
 
-def _labels(scores: Tensor, size: tuple[int, int]) -> np.ndarray:
-    """(1 + C, h, w) -> uint8 (H, W) in 0..C."""
+def labels_of_size(scores: Tensor, size: tuple[int, int]) -> np.ndarray:
+    """The label map of scores, at the truth's size.   (1 + C, h, w) -> uint8 (H, W) in 0..C."""
     scores = scores[None] if tuple(scores.shape[1:]) == tuple(size) else refine.upsampled(scores[None], size)
     return mask.label_map(scores)[0].to(torch.uint8).cpu().numpy()
 
 
-def _none_if_nan(value: float) -> float | None:
+def none_if_nan(value: float) -> float | None:
+    """For JSON, which knows no nan."""
     return None if math.isnan(value) else value
 
 
-def _percent(value: float) -> str:
+def percent(value: float) -> str:
+    """0..1 as tables show it."""
     return "–" if math.isnan(value) else f"{100 * value:.1f}"
 
 
-def _short(value) -> str:
+def short(value) -> str:
+    """A setting's value in a few words."""
     if isinstance(value, list | dict) and len(value) > 4:
         return f"{len(value)} words"
     return "none" if value in ({}, [], None) else str(value)

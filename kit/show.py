@@ -1,6 +1,7 @@
 """Pictures of what the stages make: the only file that knows matplotlib."""
 
 import math
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -79,6 +80,94 @@ def strip(pictures: dict[str, Any], *, columns: int = 6, colour_map: str = "turb
         axes.set_title(title, fontsize=9)
         axes.set_axis_off()
     return figure
+
+
+def curve(
+    places: Sequence, lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, x_title: str = "", y_title: str = "", title: str = ""
+) -> Figure:
+    """Measured values with their spread as bars, over numbers or over words.
+
+    places: what was varied, numbers (drawn at their distances) or words (drawn evenly);
+    lines: title -> values and spreads, one each a place; a value of nan leaves a gap, a spread of nan has no bar.
+    -> a Figure that belongs to no window. Raises ValueError if nothing is given or the lengths differ.
+    """
+    if not places or not lines:
+        raise ValueError(f"expected at least one place and one line, got {len(places)} and {len(lines)}; give something to show")
+    for name, (values, spreads) in lines.items():
+        if not len(places) == len(values) == len(spreads):
+            got = f"{len(values)} and {len(spreads)}"
+            raise ValueError(f"expected {len(places)} values and spreads for {name!r}, got {got}; give one for each place")
+    are_numbers = all(isinstance(place, int | float) and not isinstance(place, bool) for place in places)
+    across = list(places) if are_numbers else list(range(len(places)))
+    figure = Figure(figsize=(5.6, 3.6), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    line = "-" if are_numbers else "none"  # between words there is nothing
+    for name, (values, spreads) in lines.items():
+        axes.errorbar(across, values, yerr=np.nan_to_num(np.asarray(spreads, float)), marker="o", linestyle=line, capsize=3, label=name)
+    names = [f"{place:g}" if are_numbers else str(place) for place in places]
+    straight = _are_short(names)
+    axes.set_xticks(across, names, rotation=0 if straight else 30, ha="center" if straight else "right")
+    axes.set(xlabel=x_title, ylabel=y_title)
+    axes.set_title(title, fontsize=9)
+    axes.margins(x=0.05 if are_numbers else 0.15)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=9)
+    return figure
+
+
+def grid_map(
+    values: Any,
+    rows: Sequence,
+    columns: Sequence,
+    *,
+    row_title: str = "",
+    column_title: str = "",
+    title: str = "",
+    colour_map: str = "viridis",
+) -> Figure:
+    """A table of values as colours, each with its number: two things varied at once.
+
+    values (R, C), any numbers, nan where nothing was measured; rows, columns: what each row and column stands for.
+    -> a Figure that belongs to no window. Raises ValueError if they do not fit.
+    """
+    values = _array(values).astype(float)
+    if values.shape != (len(rows), len(columns)) or not values.size:
+        raise ValueError(f"expected values ({len(rows)}, {len(columns)}), one for each row and column, got {values.shape}")
+    table = _colour_table(colour_map)
+    known = values[~np.isnan(values)]
+    low, high = (known.min(), known.max()) if known.size else (0.0, 1.0)
+    figure = Figure(figsize=(1.9 + 0.75 * len(columns), 1.3 + 0.42 * len(rows)), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    share = np.nan_to_num((values - low) / ((high - low) or 1.0))
+    colours = table[(share * 255 + 0.5).astype(np.uint8)]
+    colours[np.isnan(values)] = 230
+    axes.imshow(colours, aspect="auto")
+    for (row, column), value in np.ndenumerate(values):
+        dark = colours[row, column].mean() < 120
+        axes.text(
+            column,
+            row,
+            "–" if np.isnan(value) else f"{value:.1f}",
+            ha="center",
+            va="center",
+            fontsize=9,
+            color="white" if dark else "black",
+        )
+    straight = _are_short(columns)
+    axes.set_xticks(
+        range(len(columns)), [str(name) for name in columns], rotation=0 if straight else 30, ha="center" if straight else "right"
+    )
+    axes.set_yticks(range(len(rows)), [str(name) for name in rows])
+    axes.set(xlabel=column_title, ylabel=row_title)
+    axes.set_title(title, fontsize=9)
+    return figure
+
+
+def _are_short(names: Sequence) -> bool:
+    """Whether tick labels can stand side by side."""
+    return max(len(str(name)) for name in names) * len(names) <= 40
 
 
 def _drawn(picture: Any, title: str, colour_map: str) -> np.ndarray:

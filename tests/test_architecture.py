@@ -14,7 +14,7 @@ FLOORS = (
     ("data", "toy", "encode", "propose", "losses"),
     ("last_block", "prompt", "cluster", "cam", "refine", "mask"),
     ("methods", "segment"),
-    ("evaluate", "generate", "widgets", "ui", "__main__"),
+    ("evaluate", "sweep", "generate", "widgets", "ui", "__main__"),
 )
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 ENTRANCES = {"kit.toy.train", "kit.toy.__main__"}  # programs of their own: they stand on the stages, and nobody may import them

@@ -1,5 +1,6 @@
 """The command line: what it writes, what it says, and one sentence with exit code 2 for every wrong option."""
 
+import functools
 import json
 import os
 import subprocess
@@ -18,6 +19,8 @@ from kit.encode import Clip
 from kit.evaluate import evaluate
 from kit.images import load_image, load_mask, save_image
 from kit.methods import ClipEs, ClipEsSettings
+from kit.sweep import encode_all
+from kit.sweep import sweep as ablation
 from kit.words import VOC_CLASSES
 
 QUICK = ("--set", "iterations=1", "--set", "side=64")
@@ -57,7 +60,7 @@ def refused(result, *parts):
 
 def test_version_and_help():
     assert kit("--version").stdout == f"kit {__version__}\n"
-    for command in ((), ("evaluate",), ("segment",)):
+    for command in ((), ("evaluate",), ("sweep",), ("segment",)):
         result = kit(*command, "--help")
         assert result.exit_code == 0 and "python -m kit" in result.stdout
     assert "it is VOC's number (dog is 12)" in kit("segment", "--help").stdout
@@ -184,6 +187,87 @@ def test_a_table_is_still_printed_if_its_file_cannot_be_written(tmp_path, monkey
 
     monkeypatch.setattr("os.replace", full)
     result = kit("evaluate", "--images", 1, "--size", 48, "--refiner", "none", "--json", tmp_path / "x.json")
+    assert result.exit_code == 1 and "mIoU" in result.stdout and "No space left" in result.stderr and not list(tmp_path.iterdir())
+
+
+# sweep
+
+
+def sweep(*arguments):
+    return kit("sweep", "--images", 4, "--size", 64, "--set", "side=64", "--device", "cpu", *arguments)
+
+
+def test_sweep_prints_and_writes_what_the_function_returns(tmp_path):
+    files = {option: tmp_path / f"table.{option}" for option in ("csv", "json", "png", "svg")}
+    outputs = ("--csv", files["csv"], "--json", files["json"])
+    result = sweep("--knob", "box_threshold=0.2, 0.6", "--seeds", 2, *outputs, "--plot", files["png"])
+    assert result.exit_code == 0 and not result.stderr, result.output
+    method = ClipEs(Clip.load("tiny", device="cpu"), side=64)
+    encoded = encode_all(method, toy_samples("val", 4, size=64))
+    expected = ablation(method, encoded, seeds=2, box_threshold=[0.2, 0.6])
+    assert result.stdout == f"{expected}\n" and "Split val: 4 images" in result.stdout
+    assert files["csv"].read_text() == expected.to_csv()
+    assert json.loads(files["json"].read_text()) == {"data": "toy", **json.loads(json.dumps(expected.to_dict()))}
+    assert load_image(files["png"]).shape[2] == 3
+
+    grid = sweep("--knob", "layers=[[0], [0, 1]]", "--knob", "cam=plain,softmax", "--stage", "affinity", "--plot", files["svg"])
+    assert grid.exit_code == 0 and grid.stdout.count("plain ") == 2 and files["svg"].read_text().startswith("<?xml")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in files.values())
+
+
+def test_sweep_reads_the_held_out_split_only_by_name_and_takes_a_refiner():
+    held_out = sweep("--knob", "power=1", "--split", "held_out", "--stage", "cam", "--knob", "template=a {}.,a photo of a {}.")
+    assert refused(held_out, "power changes nothing at stage cam")
+    held_out = sweep("--split", "held_out", "--stage", "cam", "--knob", "template=a {}.,a flurb of a {}.")
+    assert held_out.exit_code == 0 and "Split held_out: 4 images" in held_out.stdout and "never seen flurb" in held_out.stderr
+    refiners = sweep("--knob", "refiner=none,pixel-adaptive", "--set", "iterations=1")
+    assert refiners.exit_code == 0 and "Stage affinity or refined." in refiners.stdout
+    iterations = sweep("--knob", "iterations=1,2", "--refiner", "pixel-adaptive")
+    assert iterations.exit_code == 0 and "refiner pixel-adaptive" in iterations.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        ((), ("--knob",)),
+        (("--knob", "power"), ("NAME=VALUES",)),
+        (("--knob", "speed=1,2"), ("unknown knob speed", "box_threshold", "sinkhorn")),
+        (("--knob", "power=1,99"), ("expected power to be a whole number from 1 to 8", "99")),
+        (("--knob", "power=1,,2"), ("--knob power", "empty word")),
+        (("--knob", "power=one,two"), ("--knob power", "JSON")),
+        (("--knob", "power=[1"), ("--knob power", "JSON")),
+        (("--knob", "power="), ("at least one value for power",)),
+        (("--knob", "side=64,96"), ("side cannot be varied",)),
+        (("--knob", "power=1", "--knob", "power=2"), ("given twice",)),
+        (("--knob", "power=1", "--set", "power=2"), ("power is given twice",)),
+        (("--knob", "refiner=none,crf", "--refiner", "crf"), ("refiner is given twice",)),
+        (("--knob", "power=1", "--knob", "cam=plain", "--knob", "sinkhorn=1"), ("given 3 times",)),
+        (("--knob", "layers=[[0],[99]]"), ("blocks 0 to",)),
+        (("--knob", "template=boat"), ("exactly one {}",)),
+        (("--knob", "power=1", "--split", "test"), ("--split test",)),
+        (("--knob", "power=1", "--stage", "mask"), ("cam, affinity, refined",)),
+        (("--knob", "iterations=1"), ("without a refiner",)),
+        (("--knob", "power=1", "--seeds", "9"), ("--seeds 9", "only 4 images")),
+        (("--knob", "power=1", "--csv", "no/such/x.csv"), ("--csv", "no folder to write")),
+        (("--knob", "power=1", "--plot", "x.txt"), ("--plot x.txt", ".png or .svg")),
+        (("--knob", "power=1", "--model", "huge"), ("no model 'huge'",)),
+    ],
+)
+def test_wrong_options_of_sweep(options, parts):
+    assert refused(sweep(*options), *parts)
+
+
+def test_a_sweep_too_large_for_memory_is_refused_with_what_fits(monkeypatch):
+    monkeypatch.setattr("kit.sweep.encode_all", functools.partial(encode_all, max_bytes=100_000))
+    assert refused(sweep("--knob", "power=1,2"), "0.0001 GB allowed", "of them fit")
+
+
+def test_a_sweep_is_still_printed_if_its_file_cannot_be_written(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full)
+    result = sweep("--knob", "power=1", "--csv", tmp_path / "x.csv")
     assert result.exit_code == 1 and "mIoU" in result.stdout and "No space left" in result.stderr and not list(tmp_path.iterdir())
 
 

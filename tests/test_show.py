@@ -89,6 +89,9 @@ def test_labels_to_rgb_is_vocs_palette():
         (lambda: show.hatch(GREY, np.ones((2, 2), bool)), "resize"),
         (lambda: show.strip({}), "at least one"),
         (lambda: show.strip({"a": np.zeros(3)}), "one picture or one map"),
+        (lambda: show.curve([], {"a": ([], [])}), "at least one place"),
+        (lambda: show.curve([1, 2], {"a": ([1, 2], [1])}), "expected 2 values and spreads for 'a', got 2 and 1"),
+        (lambda: show.grid_map(np.zeros((2, 3)), [1, 2], [1, 2]), r"expected values \(2, 2\)"),
     ],
 )
 def test_what_cannot_be_drawn_is_told(draw, told):
@@ -114,6 +117,27 @@ def test_a_long_strip_goes_on_in_the_next_row():
     figure = show.strip({str(number): GREY for number in range(7)}, columns=4)
     assert len(figure.axes) == 7
     assert figure.axes[4].get_subplotspec().rowspan.start == 1
+
+
+def test_a_curve_keeps_the_distances_of_numbers_and_spaces_words_evenly():
+    lines = {"one": ([1.0, 2.0, 4.0], [0.5, float("nan"), 0.25])}
+    axes = show.curve([0.1, 0.2, 0.8], lines, x_title="threshold", y_title="score").axes[0]
+    points = axes.containers[0].lines[0]
+    assert np.allclose(points.get_xydata(), [[0.1, 1], [0.2, 2], [0.8, 4]])
+    bars = axes.containers[0].lines[2][0].get_segments()
+    assert [float(bar[1, 1] - bar[0, 1]) for bar in bars] == [1.0, 0.0, 0.5]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0.1", "0.2", "0.8"]
+    words = show.curve(["plain", "softmax", True], lines).axes[0]
+    assert np.allclose(words.containers[0].lines[0].get_xdata(), [0, 1, 2])
+    words.figure.canvas.draw()
+
+
+def test_a_grid_map_writes_every_number_and_leaves_gaps_grey():
+    axes = show.grid_map([[10, 20.04], [float("nan"), 30]], ["a", "b"], [1, 2]).axes[0]
+    assert [text.get_text() for text in axes.texts] == ["10.0", "20.0", "–", "30.0"]
+    colours = axes.images[0].get_array()
+    assert np.all(colours[1, 0] == 230) and colours[1, 1].sum() > colours[0, 0].sum()
+    show.grid_map([[5.0]], ["a"], ["b"]).canvas.draw()
 
 
 def test_no_window_system_is_woken():

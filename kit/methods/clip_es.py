@@ -112,14 +112,12 @@ RANGES: Mapping[str, tuple] = MappingProxyType({
 # The background words the tiny CLIP has seen.
 TOY_BACKGROUND = tuple(word for word in words.VOC_BACKGROUND if word not in ("keyboard", "helmet", "valley"))
 
-# Settings that differ from the defaults. "toy": chosen on the drawn world's training split, for the tiny CLIP.
+# Settings that differ from the defaults. "toy" is for the tiny CLIP: the words it knows, the blocks that attend locally, the size and the
+# box threshold that were best on 100 scenes of the training split.
 PRESETS: Mapping[str, Mapping] = MappingProxyType({
     "voc": {},
     "coco": {"background": words.COCO_BACKGROUND, "synonyms": dict(words.COCO_PROMPTS), "box_threshold": 0.7},
-    "toy": {
-        "template": "a photo of a {}.", "background": TOY_BACKGROUND, "synonyms": {}, "layers": (0, 1, 2), "side": 160,
-        "bilateral_xy": 50.0, "bilateral_rgb": 5.0, "smoothing": 0.01,
-    },
+    "toy": {"background": TOY_BACKGROUND, "synonyms": {}, "layers": (0, 1, 2), "box_threshold": 0.2, "side": 160},
 })  # fmt: skip
 
 
@@ -129,6 +127,25 @@ def preset(name: str, **changes) -> ClipEsSettings:
         raise SettingsError(f"expected a preset out of {', '.join(PRESETS)}, got {name!r}")
     _check_names(changes)
     return ClipEsSettings(**{**PRESETS[name], **changes})
+
+
+@dataclass(frozen=True)
+class Question:
+    """What the tokens are asked: the C classes, each with its prompt, and text (T, D), the classes' rows before the background's."""
+
+    names: tuple[str, ...]
+    prompts: tuple[str, ...]
+    text: Tensor
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ClassMaps:
+    """The answer before attention has its say: coarse (1, C, h, w) in [0, 1], and probabilities (T,) of all texts."""
+
+    coarse: Tensor
+    probabilities: Tensor
+    notes: tuple[str, ...] = ()
 
 
 class ClipEs:
@@ -164,35 +181,55 @@ class ClipEs:
         *_, last = self.steps(sample, tokens=tokens)
         return last
 
-    def steps(self, sample: Sample, *, tokens: Tokens | None = None) -> Iterator[Result]:
-        """The same a step at a time: first the result without the refiner, then one after each of the refiner's iterations."""
-        settings, seconds, notes = self.settings, {}, []
-        if not 1 <= len(sample.names) <= MAX_CLASSES:
-            raise PromptError(
-                f"expected 1 to {MAX_CLASSES} classes, got {len(sample.names)}" + ("" if sample.names else ": choose at least one class")
-            )
+    def question(self, names: tuple[str, ...]) -> Question:
+        """The classes' prompts against those of the background.   Raises PromptError for what cannot be asked."""
+        _check_classes(names)
+        class_prompts = prompts(self.settings.template, names, self.settings.synonyms)
+        rivals, own = self._background_words(names)
+        text = self.clip.text(class_prompts + prompts(self.settings.template, rivals))  # (C + backgrounds, D)
+        return Question(
+            names, tuple(class_prompts), text, tuple(f"background word {word!r} is left out: it is one of the classes" for word in own)
+        )
 
+    def class_maps(self, question: Question, tokens: Tokens) -> ClassMaps:
+        """The settings' CAM of every class asked for, of one image."""
+        done = last_pass(tokens)
+        raw = CAMS[self.settings.cam](tokens, question.text, range(len(question.names)), done=done)  # (1, C, h, w)
+        empty = [name for name, map_ in zip(question.names, raw[0], strict=True) if not (map_ > 0).any()]
+        return ClassMaps(
+            cam.normalised_cam(raw),
+            cam.class_probabilities(tokens, question.text, done=done)[0],
+            tuple(f"{name}: no patch speaks for it, its map is empty" for name in empty),
+        )
+
+    def affinity(self, tokens: Tokens) -> Tensor:
+        """How strongly the patches belong together, by the attention of the settings' blocks.   -> (B, N, N)."""
+        absent = [block for block in self.blocks() if block not in tokens.layers]
+        if absent:
+            raise SettingsError(f"expected tokens with the attention of blocks {self.blocks()}, got {list(tokens.layers)}: encode again")
+        attention = tokens.attention[:, [tokens.layers.index(block) for block in self.blocks()]]
+        return refine.attention_affinity(attention, sinkhorn=self.settings.sinkhorn, power=self.settings.power)
+
+    def steps(
+        self, sample: Sample, *, tokens: Tokens | None = None, maps: ClassMaps | None = None, affinity: Tensor | None = None
+    ) -> Iterator[Result]:
+        """The same a step at a time: first the result without the refiner, then one after each of the refiner's iterations.
+
+        `maps` from `class_maps` and the matrix from `affinity` save these stages where only later ones change.
+        """
+        settings, seconds = self.settings, {}
+        _check_classes(sample.names)  # before the encoder's pass
         clock = time.perf_counter()
         if tokens is None:
             tokens = self.encode(sample.image)
         clock = _lap(seconds, "encode", clock)
 
-        class_prompts = prompts(settings.template, sample.names, settings.synonyms)
-        rivals, own = self._background_words(sample.names)
-        notes += [f"background word {word!r} is left out: it is one of the classes" for word in own]
-        text = self.clip.text(class_prompts + prompts(settings.template, rivals))  # (C + backgrounds, D)
+        question = self.question(sample.names)
         clock = _lap(seconds, "text", clock)
 
-        targets = range(len(sample.names))
-        done = last_pass(tokens)
-        raw = CAMS[settings.cam](tokens, text, targets, done=done)  # (1, C, h, w)
-        coarse = cam.normalised_cam(raw)
-        probabilities = cam.class_probabilities(tokens, text, done=done)[0]
-        notes += [
-            f"{name}: no patch speaks for it, its map is empty"
-            for name, map_ in zip(sample.names, raw[0], strict=True)
-            if not (map_ > 0).any()
-        ]
+        maps = maps or self.class_maps(question, tokens)
+        coarse = maps.coarse
+        notes = [*question.notes, *maps.notes]
         clock = _lap(seconds, "cam", clock)
 
         image = self.working_image(sample.image)
@@ -205,16 +242,15 @@ class ClipEs:
                 for name, box in zip(sample.names, boxes[0], strict=True)
                 if not box.any()
             ]
-            attention = tokens.attention[:, self._layers(tokens)]
-            affinity = refine.attention_affinity(attention, sinkhorn=settings.sinkhorn, power=settings.power)
+            affinity = self.affinity(tokens) if affinity is None else affinity
             finest = stages["affinity"] = refine.upsampled(cam.stretched(refine.spread(coarse, affinity, boxes)), image.shape[:2])[0]
         clock = _lap(seconds, "affinity", clock)
 
         def result(scores: Tensor) -> Result:
             full = refine.upsampled(scores[None], sample.image.shape[:2]) if image.shape != sample.image.shape else scores[None]
             return Result(
-                names=sample.names, prompts=dict(zip(sample.names, class_prompts, strict=True)),
-                scores=dict(zip(sample.names, probabilities.tolist(), strict=False)),  # the background words' share is the rest
+                names=sample.names, prompts=dict(zip(sample.names, question.prompts, strict=True)),
+                scores=dict(zip(sample.names, maps.probabilities.tolist(), strict=False)),  # the background words' share is the rest
                 stages=dict(stages), labels=mask.label_map(full)[0], confidence=mask.confidence(full)[0],
                 settings={"method": METHOD, "model": self.clip.name, **settings.to_dict()}, seconds=dict(seconds), notes=tuple(notes),
             )  # fmt: skip
@@ -238,8 +274,9 @@ class ClipEs:
     def _background(self, maps: Tensor) -> Tensor:
         return mask.leftover_background(maps, power=self.settings.background_power)
 
-    def _layers(self, tokens: Tokens) -> list[int]:
-        wanted, count = self.settings.layers, len(tokens.layers)
+    def blocks(self) -> list[int]:
+        """The blocks whose attention the settings ask for, counted from 0.   Raises SettingsError for blocks that are not there."""
+        wanted, count = self.settings.layers, self.clip.layer_count
         chosen = list(range(count))[-min(wanted, count) :] if isinstance(wanted, int) else list(wanted)
         if not chosen or any(not 0 <= layer < count for layer in chosen):
             raise SettingsError(f"{self.clip.name} has blocks 0 to {count - 1}, got layers {wanted}")
@@ -279,6 +316,11 @@ def _lap(seconds: dict[str, float], stage: str, since: float) -> float:
     now = time.perf_counter()
     seconds[stage] = now - since
     return now
+
+
+def _check_classes(names: Sequence[str]) -> None:
+    if not 1 <= len(names) <= MAX_CLASSES:
+        raise PromptError(f"expected 1 to {MAX_CLASSES} classes, got {len(names)}" + ("" if names else ": choose at least one class"))
 
 
 def _check_choice(name: str, value, choices: tuple[str, ...]) -> None:

@@ -1,0 +1,5 @@
+"""The pages of the app, one file each; a page is a class that is laid out when it is made."""
+
+from kit.ui.explore import Explore
+
+PAGES = {"Explore": Explore}  # title of the tab -> page, in order

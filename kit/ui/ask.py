@@ -1,0 +1,126 @@
+"""From what a page or a program sends to checked values: every limit is enforced here, whatever the sliders allow."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from kit.data import Sample
+from kit.encode import Clip
+from kit.images import load_image
+from kit.methods import ClipEsSettings
+from kit.toy import PLACES, Scene, draw
+from kit.ui.session import Refused
+from kit.words import VOC_CLASSES
+
+MAX_CLASSES = 20
+MAX_WORDS = 100  # background words
+PAGE_SIDE = 640  # longer side of what a page works on; programs get their own size
+SCENE_SIDE = 320
+MAX_PIXELS = 16_000_000  # of a program's picture: every class has a map of that size
+FILE_BYTES = 1_000_000  # of a settings file
+FOREIGN = ("method", "model", "classes", "look")  # in a settings file beside the method's own settings
+
+
+def asked_classes(names) -> tuple[str, ...]:
+    """Class names without blanks and repetitions, at least one and not too many."""
+    kept = tuple(dict.fromkeys(name.strip() for name in texts(names, "classes") if name.strip()))
+    if not kept:
+        raise Refused("choose at least one class, or write your own")
+    if len(kept) > MAX_CLASSES:
+        raise Refused(f"expected at most {MAX_CLASSES} classes, got {len(kept)}")
+    return kept
+
+
+def texts(values, what: str) -> list[str]:
+    if not isinstance(values, list | tuple) or not all(isinstance(value, str) for value in values):
+        raise Refused(f"expected {what} as a list of words, got {values!r}"[:200])
+    return list(values)
+
+
+def settings_of(values: Mapping, clip: Clip) -> ClipEsSettings:
+    """Settings from plain values as JSON holds them; raises Refused or SettingsError."""
+    if not isinstance(values, Mapping):
+        raise Refused(f"expected settings as a JSON object of names and values, got {type(values).__name__}")
+    if values.get("method", "clip-es") != "clip-es":
+        raise Refused(f"these settings are for the method {values['method']!r}, this page runs clip-es")
+    values = {name: value for name, value in values.items() if name not in FOREIGN}
+    words, layers = values.get("synonyms", {}), values.get("layers", 1)
+    if len(texts(values.get("background", []), "background")) > MAX_WORDS:
+        raise Refused(f"expected at most {MAX_WORDS} background words, got {len(values['background'])}")
+    if not isinstance(words, Mapping) or not all(isinstance(text, str) for pair in words.items() for text in pair):
+        raise Refused("expected synonyms as an object of class names and the words in their place")
+    numbers = layers if isinstance(layers, list | tuple) else [layers]
+    if any(isinstance(layer, bool) or not isinstance(layer, int) for layer in numbers):
+        raise Refused(f"expected layers as a number of blocks or a list of block numbers, got {layers!r}")
+    if isinstance(layers, list | tuple) and any(not 0 <= layer < clip.layer_count for layer in numbers):
+        raise Refused(f"{clip.name} has blocks 0 to {clip.layer_count - 1}, got {layers}")
+    if not isinstance(layers, list | tuple) and layers < 1:
+        raise Refused(f"expected at least one block, got {layers}")
+    for switch in ("affinity", "exact_boxes", "released_crf_image"):
+        if not isinstance(values.get(switch, True), bool):
+            raise Refused(f"expected {switch} to be true or false, got {values[switch]!r}")
+    return ClipEsSettings.from_dict(values)
+
+
+def layer_numbers(settings: ClipEsSettings, count: int) -> list[int]:
+    """The blocks that a setting of layers means in a model of `count` blocks."""
+    return list(range(count))[-settings.layers :] if isinstance(settings.layers, int) else list(settings.layers)
+
+
+def settings_file(path: str) -> dict:
+    """What a settings file holds, still unchecked."""
+    if Path(path).stat().st_size > FILE_BYTES:
+        raise Refused("the settings file is larger than a megabyte: this is no settings file of ours")
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise Refused("the settings file is not JSON: choose one that was saved here") from error
+    if not isinstance(values, dict):
+        raise Refused("the settings file holds no settings: choose one that was saved here")
+    return values
+
+
+def words_to_synonyms(words: Sequence[str], names: Sequence[str]) -> dict[str, str]:
+    """Entries such as "boat = ship" -> class name -> its words, several fused; those of a class that is not chosen wait."""
+    synonyms: dict[str, list[str]] = {}
+    for entry in texts(words, "words"):
+        name, equals, word = (part.strip() for part in entry.partition("="))
+        if not (name and equals and word):
+            raise Refused(f"write a class's words as 'boat = ship', got {entry[:60]!r}")
+        synonyms.setdefault(name, []).append(word)
+    return {name: ",".join(synonyms[name]) for name in names if name in synonyms}
+
+
+def scene(objects: Sequence[str] | None, place: str | None, seed: float) -> Scene:
+    """A drawn scene with these objects (none: whatever the place has) in this place (none: where they belong)."""
+    names = texts(objects or [], "objects")
+    if any(name not in VOC_CLASSES for name in names) or len(names) > 4:
+        raise Refused(f"expected up to four objects out of {', '.join(VOC_CLASSES)}, got {', '.join(names)}"[:400])
+    if place and place not in PLACES:
+        raise Refused(f"expected a place out of {', '.join(PLACES)}, got {place!r}"[:400])
+    if isinstance(seed, bool) or not isinstance(seed, int | float) or not 0 <= seed < 2**53 or seed != int(seed):
+        raise Refused(f"expected a seed as a whole number from 0 up, got {seed!r}")
+    return draw(int(seed), size=SCENE_SIDE, classes=names or None, place=place or None)
+
+
+def scene_sample(drawn: Scene) -> Sample:
+    there = {name for name, _ in drawn.objects}
+    return Sample(drawn.image, tuple(name for name in VOC_CLASSES if name in there), drawn.truth, drawn.stuff, f"seed {drawn.seed}")
+
+
+def photo(path: str, max_pixels: int = 50_000_000) -> np.ndarray:
+    """A visitor's picture, read as an open file so that no message tells where the server put it."""
+    with open(path, "rb") as file:
+        return load_image(file, max_pixels=max_pixels)
+
+
+def page_sized(image: np.ndarray) -> np.ndarray:
+    """A photo at the size a page works on: at most 640 pixels long."""
+    longest = max(image.shape[:2])
+    if longest <= PAGE_SIDE:
+        return image
+    rows, columns = (max(1, round(length * PAGE_SIDE / longest)) for length in image.shape[:2])
+    return np.array(Image.fromarray(image).resize((columns, rows), Image.Resampling.LANCZOS))

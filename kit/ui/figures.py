@@ -1,0 +1,243 @@
+"""The page's pictures: a view's stages as arrays, and arrays as HTML figures with captions (PNG inside the page: nothing lossy)."""
+
+import base64
+import functools
+import html
+import io
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from kit import mask, refine, show
+from kit.images import PALETTE
+from kit.score import Confusion
+from kit.ui.session import View
+from kit.words import VOC_CLASSES
+
+REFINER_NAMES = {"crf": "CRF", "pixel-adaptive": "pixel-adaptive refiner", "none": "refiner"}
+FIRST_FREE = len(VOC_CLASSES) + 1  # palette entries of classes that VOC does not have
+
+
+def palette_ids(names: Sequence[str]) -> dict[str, int]:
+    """Each class's number in a saved mask: VOC's for VOC's classes, 21 and up for others."""
+    others = [name for name in names if name not in VOC_CLASSES]
+    return {name: VOC_CLASSES.index(name) + 1 if name in VOC_CLASSES else FIRST_FREE + others.index(name) for name in names}
+
+
+def painted(labels: Tensor, names: Sequence[str]) -> np.ndarray:
+    """A result's labels (0..C) as palette numbers.   (H, W) -> uint8 (H, W), 255 stays."""
+    table = np.zeros(256, np.uint8)
+    table[1 : 1 + len(names)] = list(palette_ids(names).values())
+    table[mask.IGNORE] = mask.IGNORE
+    return table[labels.cpu().numpy()]
+
+
+def hex_colour(name: str, names: Sequence[str]) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*PALETTE[palette_ids(names)[name]])
+
+
+def stage_maps(view: View, stage: str) -> Tensor:
+    """A stage's scores with background, at the picture's size.   -> (1 + C, H, W)."""
+    scores = view.method.scores_of(view.result, stage)
+    size = view.sample.image.shape[:2]
+    return scores if scores.shape[1:] == size else refine.upsampled(scores[None], size)[0]
+
+
+def scene_iou(view: View, labels: Tensor) -> float | None:
+    """The mean IoU over background and the classes that this one scene shows, 0..1; None where no truth is known."""
+    truth = view.sample.truth
+    if truth is None:
+        return None
+    asked = painted(labels, view.sample.names)
+    there = {VOC_CLASSES[number - 1] for number in np.unique(truth) if 0 < number <= len(VOC_CLASSES)}
+    names = ("background", *sorted({*there, *view.sample.names}))
+    table = np.zeros(256, np.uint8)
+    for name, number in palette_ids([*view.sample.names, *sorted(there - set(view.sample.names))]).items():
+        table[number] = names.index(name)
+    table[mask.IGNORE] = mask.IGNORE
+    confusion = Confusion(names)
+    confusion.add(table[truth], table[asked])
+    return confusion.miou()
+
+
+def leakage(view: View) -> list[str]:
+    """On what each class's mask lies, where the drawn world knows it: one line a class."""
+    from kit.toy.places import STUFF
+
+    sample = view.sample
+    if sample.truth is None or sample.stuff is None:
+        return []
+    labels, lines = painted(view.result.labels, sample.names), []
+    for name in sample.names:
+        where = labels == palette_ids(sample.names)[name]
+        if not where.any():
+            lines.append(f"The mask has no {name}.")
+            continue
+        on = {
+            VOC_CLASSES[number - 1]: (sample.truth[where] == number).mean()
+            for number in np.unique(sample.truth[where])
+            if 0 < number <= len(VOC_CLASSES)
+        }
+        on |= {STUFF[number]: (sample.stuff[where] == number).mean() for number in np.unique(sample.stuff[where]) if number}
+        parts = sorted(on.items(), key=lambda part: (part[0] != name, -part[1]))
+        told = ", ".join(f"{100 * share:.0f} % on the {word}" for word, share in parts[:5] if share >= 0.005)
+        lines.append(f"Of the mask of {name} lie {told}.")
+    return lines
+
+
+def heat(view: View, stage: str, name: str) -> np.ndarray:
+    """A class's map at a stage, over the picture."""
+    plane = stage_maps(view, stage)[1 + view.sample.names.index(name)]
+    return show.heat_overlay(view.sample.image, plane, opacity=view.look.opacity, colour_map=view.look.colour_map)
+
+
+def shown_class(view: View) -> str:
+    return view.look.shown if view.look.shown in view.sample.names else view.sample.names[0]
+
+
+def stage_pictures(view: View) -> dict[str, Callable[[], np.ndarray]]:
+    """Everything that two of can be compared: title -> a function that draws it, uint8 (H, W, 3)."""
+    image, shown = view.sample.image, shown_class(view)
+    pictures = {"Picture": lambda: image}
+    pictures |= {title: functools.partial(heat, view, stage, shown) for stage, title in stage_titles(view).items()}
+    pictures["Pseudo mask"] = functools.partial(mask_picture, view, hatched=view.done)
+    if view.sample.truth is not None:
+        pictures["Truth"] = lambda: show.mask_overlay(image, view.sample.truth, opacity=view.look.opacity)
+    return pictures
+
+
+def stage_titles(view: View) -> dict[str, str]:
+    titles = {"cam": "CAM", "affinity": "After affinity", "refined": f"After {REFINER_NAMES[view.method.settings.refiner]}"}
+    return {stage: titles[stage] for stage in view.result.stages}
+
+
+def mask_picture(view: View, *, hatched: bool = True) -> np.ndarray:
+    picture = show.mask_overlay(view.sample.image, painted(view.result.labels, view.sample.names), opacity=view.look.opacity)
+    return show.hatch(picture, unsure(view)) if hatched else picture
+
+
+def unsure(view: View) -> np.ndarray:
+    return (view.result.confidence < view.method.settings.confidence).cpu().numpy()
+
+
+def strip(view: View) -> str:
+    """The stages beside each other, from the picture to the truth."""
+    titles, refiner = stage_titles(view), f"After {REFINER_NAMES[view.method.settings.refiner]}"
+    height, width = view.sample.image.shape[:2]
+    shown = html.escape(shown_class(view))
+    score = iou_text(scene_iou(view, view.result.labels))
+    parts = [figure(view, "Picture", f"{width} × {height} pixels")]
+    for stage, title, absent in (
+        ("cam", "CAM", ""),
+        ("affinity", "After affinity", "Affinity is off"),
+        ("refined", refiner, "No refiner" if view.done else "refining…"),
+    ):
+        if stage not in titles:
+            parts.append(placeholder(title, absent))
+            continue
+        own = score if stage == "refined" else iou_text(scene_iou(view, stage_maps(view, stage).max(0).indices))
+        parts.append(figure(view, title, own or f"heat of {shown}", alt=f"{title}: heat of {shown}"))
+    state = f"{100 * unsure(view).mean():.0f}&nbsp;% unsure" if view.done else "refining…"
+    parts.append(figure(view, "Pseudo mask", " · ".join(filter(None, (score, state))), busy=not view.done))
+    parts.append(
+        figure(view, "Truth", "only for judging") if view.sample.truth is not None else placeholder("Truth", "Nobody knows it for a photo")
+    )
+    return f'<div class="kit-strip">{"".join(parts)}</div>'
+
+
+def class_heats(view: View) -> str:
+    """One figure a class: its CAM, its raw score and its prompt. A stretched map of an absent class looks hot: the score tells."""
+    parts = []
+    for name in view.sample.names:
+        url = packed(view, "CAM" if name == shown_class(view) else f"CAM of {name}", functools.partial(heat, view, "cam", name))
+        score, prompt, told = view.result.scores[name], html.escape(view.result.prompts[name]), html.escape(name)
+        bar = f'<meter min="0" max="1" value="{score:.4f}" aria-label="score of {told}"></meter>'
+        parts.append(framed(url, told, f"{bar} score {score:.2f} “{prompt}”", alt=f"heat of {told}"))
+    return f'<div class="kit-heats">{"".join(parts)}</div>'
+
+
+def notes(view: View) -> str:
+    """What a reader should know: words the model never saw, on what the mask lies, the result's own notes, and the seconds."""
+    photo = ["This is no drawn scene, and the tiny model only knows the drawn world: start the app with real CLIP for photos."]
+    warnings = [*(photo if view.method.clip.is_tiny and view.sample.stuff is None else []), *unknown_notes(view)]
+    lines = [f'<p class="kit-warn">{html.escape(warning)}</p>' for warning in warnings]
+    lines += [f"<li>{html.escape(line)}</li>" for line in (*leakage(view), *view.result.notes)]
+    seconds = " · ".join(f"{stage} {1000 * spent:.0f} ms" for stage, spent in view.result.seconds.items())
+    return "<ul>" + "".join(lines) + f'</ul><p class="kit-seconds">{seconds} (a picture is encoded once)</p>'
+
+
+def unknown_notes(view: View) -> list[str]:
+    """The words that the tiny model has never seen, one sentence each."""
+    settings, clip = view.method.settings, view.method.clip
+    said = [
+        settings.template.replace("{}", " "),
+        *(settings.synonyms.get(name, name).replace(",", " ") for name in view.sample.names),
+        *settings.background,
+    ]
+    strange = dict.fromkeys(word for text in said for word in clip.unknown_words(text))
+    return [f"'{word}' is unknown to the tiny model" for word in strange]
+
+
+def iou_text(iou: float | None) -> str:
+    return "" if iou is None else f"IoU of this scene {100 * iou:.0f}&nbsp;%"
+
+
+def figure(view: View, title: str, caption: str, *, alt: str = "", busy: bool = False) -> str:
+    return framed(packed(view, title, stage_pictures(view)[title]), title, caption, alt=alt, busy=busy)
+
+
+def framed(url: str, title: str, caption: str, *, alt: str = "", busy: bool = False) -> str:
+    name = ' class="kit-busy"' if busy else ""
+    return f'<figure{name}><img src="{url}" alt="{alt or title}"><figcaption><b>{title}</b><span>{caption}</span></figcaption></figure>'
+
+
+def placeholder(title: str, text: str) -> str:
+    return f'<figure><div class="kit-empty">{text}</div><figcaption><b>{title}</b><span>&nbsp;</span></figcaption></figure>'
+
+
+def bars(shares: Mapping[str, float], *, top: int = 5) -> str:
+    """The largest few as words, bars and numbers."""
+    rows = sorted(shares.items(), key=lambda item: -item[1])[:top]
+    cells = "".join(
+        f'<li><span>{html.escape(word)}</span><meter min="0" max="1" value="{max(0, share):.4f}"></meter><span>{share:.2f}</span></li>'
+        for word, share in rows
+    )
+    return f'<ul class="kit-bars">{cells}</ul>'
+
+
+def packed(view: View, title: str, drawn: Callable[[], np.ndarray]) -> str:
+    """A view's picture, packed once; the mask changes when the refiner is done."""
+    if title not in view.urls or title == "Pseudo mask":
+        view.urls[title] = png_url(drawn())
+    return view.urls[title]
+
+
+def png_url(rgb: np.ndarray) -> str:
+    """A picture inside the page; run lengths only (3), because that takes a third of the time and is no larger for grainy pictures."""
+    with io.BytesIO() as file:
+        Image.fromarray(rgb).save(file, "PNG", compress_level=1, compress_type=3)
+        return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def marked_patch(view: View, heat: Tensor, row: int, column: int) -> np.ndarray:
+    """A patch's attention as heat over the picture, the patch itself in a white frame.   heat (h, w) in [0, 1]."""
+    height, width = view.sample.image.shape[:2]
+    picture = show.heat_overlay(
+        view.sample.image,
+        refine.upsampled(heat[None, None], (height, width))[0, 0],
+        opacity=view.look.opacity,
+        colour_map=view.look.colour_map,
+    )
+    top, bottom = (round(edge * height / heat.shape[0]) for edge in (row, row + 1))
+    left, right = (round(edge * width / heat.shape[1]) for edge in (column, column + 1))
+    inside = picture[top + 2 : bottom - 2, left + 2 : right - 2].copy()
+    picture[top:bottom, left:right] = 255
+    picture[top + 2 : bottom - 2, left + 2 : right - 2] = inside
+    return picture
+
+
+def class_shares(names: Sequence[str], probabilities: Tensor) -> dict[str, float]:
+    return dict(zip(names, torch.as_tensor(probabilities).tolist(), strict=True))

@@ -1,0 +1,123 @@
+"""What surrounds every page: title, badges, theme and style. Everything comes from this machine: no fonts or scripts of others."""
+
+import html
+
+import gradio as gr
+
+from kit.encode import Clip
+from kit.ui import PAGES
+from kit.ui.session import Studio
+
+TITLE = "From words to masks"
+KEEP_FILES = (600, 3600)  # every ten minutes, files of more than an hour ago are deleted
+
+THEME = gr.themes.Soft(
+    primary_hue="teal",
+    neutral_hue="slate",
+    radius_size="md",
+    spacing_size="sm",
+    text_size="sm",
+    font=("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"),
+    font_mono=("ui-monospace", "Menlo", "Consolas", "monospace"),
+)
+
+CSS = """
+/* clip: with hidden, the panel would not stick */
+.gradio-container { max-width: 1480px !important; margin: 0 auto; overflow: clip !important; }
+.kit-head { display: flex; flex-wrap: wrap; gap: 4px 14px; align-items: baseline; }
+.kit-head h1 { font-size: 1.35rem; font-weight: 650; margin: 0; }
+.kit-head p { margin: 0; color: var(--body-text-color-subdued); }
+.kit-badge { padding: 1px 9px; border: 1px solid var(--border-color-primary); border-radius: 99px; font-size: .8rem; white-space: nowrap; }
+.kit-strip { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 8px; }
+.kit-heats { display: grid; grid-template-columns: repeat(auto-fill, minmax(190px, 1fr)); gap: 10px; }
+.kit-strip figure, .kit-heats figure, .kit-patch figure { margin: 0; min-width: 0; }
+.kit-strip img, .kit-strip .kit-empty {
+  width: 100%; height: min(246px, 31vh); object-fit: contain; border-radius: 8px;
+  background: var(--background-fill-secondary);
+}
+.kit-heats img, .kit-patch img { width: 100%; max-height: 340px; object-fit: contain; border-radius: 8px; }
+.kit-strip .kit-empty {
+  display: flex; align-items: center; justify-content: center; border: 1px dashed var(--border-color-primary);
+  color: var(--body-text-color-subdued); padding: 8px;
+}
+.kit-strip figcaption, .kit-heats figcaption, .kit-patch figcaption {
+  display: flex; flex-wrap: wrap; gap: 0 8px; padding: 2px 2px 4px; font-size: .84rem; line-height: 1.35;
+}
+.kit-strip figcaption span, .kit-heats figcaption span, .kit-patch figcaption span {
+  color: var(--body-text-color-subdued); overflow-wrap: anywhere;
+}
+.kit-busy img { opacity: .6; }
+.kit-notes { font-size: .88rem; line-height: 1.5; }
+.kit-notes ul { margin: 0; padding-left: 1.1em; list-style: disc; }
+.kit-notes .kit-warn { border-left: 3px solid #d97706; padding-left: 8px; margin: 2px 0; }
+.kit-seconds { color: var(--body-text-color-subdued); }
+.kit-bars { list-style: none; margin: 0; padding: 0; font-size: .86rem; }
+.kit-bars li { display: grid; grid-template-columns: 8em 1fr 2.6em; gap: 8px; align-items: center; }
+.kit-bars li span { overflow-wrap: anywhere; }
+meter { width: 100%; height: 10px; }
+figcaption meter { width: 70px; }
+.kit-panel > * { flex-shrink: 0; }
+@media (min-width: 1000px) {
+  .kit-panel {
+    position: sticky; top: 4px; max-height: calc(100vh - 8px); overflow-y: auto; overflow-x: hidden;
+    scrollbar-width: thin; flex-wrap: nowrap !important;
+  }
+}
+.kit-gallery .grid-container { grid-template-columns: repeat(4, minmax(0, 1fr)) !important; grid-auto-rows: auto !important; }
+.kit-gallery .grid-container { gap: 4px; height: auto; }
+.kit-gallery .grid-wrap { min-height: 0; max-height: none; height: auto; padding: 2px; }
+.kit-gallery .thumbnail-item { aspect-ratio: 1; height: auto; min-height: 0; }
+.kit-gallery .caption-label { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
+.kit-whatif { gap: 4px; }
+.kit-whatif button { white-space: normal; padding: 4px 6px; }
+@media (max-width: 800px) {
+  .kit-page { flex-direction: column; }
+  .gradio-container main, .kit-page, .kit-page > .column, .kit-page .tabs { min-width: 0 !important; max-width: calc(100vw - 24px); }
+  .gradio-container main { padding: 12px !important; max-width: 100vw; }
+}
+@media (max-width: 640px) {
+  .kit-strip { grid-template-columns: repeat(2, minmax(0, 1fr)); }
+  .kit-strip img, .kit-strip .kit-empty { height: 170px; }
+}
+"""
+
+
+def build(clip: Clip) -> tuple[gr.Blocks, dict]:
+    """The whole app around one CLIP, ready to be launched with `LAUNCH`, and its pages by title."""
+    studio = Studio(clip)
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=KEEP_FILES) as demo:
+        gr.HTML(header(clip))
+        pages = {}
+        with gr.Tabs():
+            for title, page in PAGES.items():
+                with gr.Tab(title):
+                    pages[title] = page(studio, demo)
+
+        def leave(request: gr.Request) -> None:
+            studio.shelf.forget(request.session_hash)
+
+        demo.unload(leave)
+    return demo.queue(max_size=32, default_concurrency_limit=4), pages
+
+
+def header(clip: Clip) -> str:
+    world = (
+        "The drawn world, seen by the tiny model that knows nothing else." if clip.is_tiny else "Real CLIP: drawn scenes and photos alike."
+    )
+    badges = "".join(f'<span class="kit-badge">{html.escape(text)}</span>' for text in (f"model: {clip.name}", f"device: {clip.device}"))
+    sentence = f"Name what a picture shows, and watch CLIP turn the words into a mask. {world}"
+    return f'<div class="kit-head"><h1>{TITLE}</h1><p>{sentence}</p>{badges}</div>'
+
+
+# What `launch` is told; in Gradio 6 it, not Blocks, takes theme and style.
+LAUNCH = {
+    "theme": THEME,
+    "css": CSS,
+    "footer_links": ["api"],
+    "run_history": False,
+    "ssr_mode": False,
+    "pwa": False,
+    "enable_monitoring": False,
+    "max_file_size": "20mb",
+    "show_error": False,
+}

@@ -1,0 +1,27 @@
+"""What several test files share."""
+
+import os
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+from types import SimpleNamespace
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def server():
+    """The app with the tiny model, running in this process: .url, .clip, .page (its Explore)."""
+    import torch
+
+    from kit.encode import Clip
+    from kit.ui import frame
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    clip = Clip.load("tiny")
+    demo, pages = frame.build(clip)
+    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **frame.LAUNCH)
+    yield SimpleNamespace(url=url, clip=clip, page=pages["Explore"])
+    demo.close()
+    torch.set_num_threads(threads)
