@@ -426,7 +426,7 @@ def _method(name: str, model: str, device: str | None, changes: dict) -> "ClipEs
     from kit.refine import has_dense_crf
 
     clip = Clip.load(model, device=device)
-    if model.endswith(":random"):
+    if clip.is_untrained:
         _say("untrained weights: these masks mean nothing")
     method = METHODS[name](clip, **changes)
     if method.settings.refiner == "crf" and not has_dense_crf():

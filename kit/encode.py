@@ -117,6 +117,11 @@ class Clip:
         return isinstance(self.tokenizer, CutTokenizer)
 
     @property
+    def is_untrained(self) -> bool:
+        """Whether the weights are random, so that masks mean nothing."""
+        return self.name.endswith(":random")
+
+    @property
     def layer_count(self) -> int:
         return len(self.blocks)
 

@@ -209,7 +209,7 @@ def test_the_chain_is_its_stages(clip, boat):
     text = clip.text([settings.template.format(word) for word in ("boat", "cat", *settings.background)])
     coarse = cam.normalised_cam(cam.softmax_grad_cam(tokens, text, [0, 1]))
     affinity = refine.attention_affinity(tokens.attention[:, list(settings.layers)])
-    spread = cam.stretched(refine.spread(coarse, affinity, refine.box_mask(coarse)))
+    spread = cam.stretched(refine.spread(coarse, affinity, refine.box_mask(coarse, threshold=settings.box_threshold)))
     fine = refine.upsampled(spread, boat.image.shape[:2])
     scores = torch.cat([(1 - fine.amax(1, keepdim=True)) ** 2, fine], 1)
     torch.testing.assert_close(result.stages["cam"], refine.upsampled(coarse, boat.image.shape[:2])[0])
