@@ -74,7 +74,7 @@ class TrainingError(ValueError):
 class Settings:
     """All that decides the weights. Numbers without a source were found by trying, watching class maps of the training split."""
 
-    steps: int = 12000
+    steps: int = 5000
     batch: int = 64
     captions: int = 3  # sentences per picture
     pictures: int = 60000
