@@ -1,5 +1,6 @@
 """Pictures of what the stages make: the only file that knows matplotlib."""
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -9,8 +10,10 @@ import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 from kit.images import PALETTE
+from kit.words import VOC_CLASSES
 
 COLOUR_MAPS = ("turbo", "viridis", "magma", "jet")
 
@@ -57,6 +60,42 @@ def hatch(rgb: np.ndarray, where: Any) -> np.ndarray:
 def labels_to_rgb(labels: Any) -> np.ndarray:
     """A label map in VOC's colours. labels (H, W) in whole numbers 0..255 -> uint8 (H, W, 3)."""
     return np.take(PALETTE, _label_map(labels), axis=0)
+
+
+def in_voc_colours(labels: Any, names: Sequence[str]) -> np.ndarray:
+    """A method's labels as VOC numbers them, so that a class has its own colour whichever others were asked for.
+
+    labels (H, W): 0 background, 1.. by the order of `names`, 255 unsure -> uint8 (H, W); a name that VOC lacks becomes 21, 22, ...
+    Raises ValueError for a label without a name.
+    """
+    labels = _label_map(labels)
+    others = [name for name in names if name not in VOC_CLASSES]
+    table = np.zeros(256, np.uint8)
+    table[255] = 255
+    for label, name in enumerate(names, start=1):
+        table[label] = VOC_CLASSES.index(name) + 1 if name in VOC_CLASSES else len(VOC_CLASSES) + 1 + others.index(name)
+    nameless = labels[(labels > len(names)) & (labels < 255)]
+    if nameless.size:
+        raise ValueError(f"expected labels 0..{len(names)} of {', '.join(names)}, or 255, got {nameless.max()}; give all names in order")
+    return table[labels]
+
+
+def framed_patch(rgb: np.ndarray, grid: tuple[int, int], row: int, column: int) -> np.ndarray:
+    """A picture with a white frame, edged in black, around one of its patches.
+
+    rgb uint8 (H, W, 3), grid (h, w), row and column from 0 -> uint8 (H, W, 3). Raises ValueError for a patch outside the grid.
+    """
+    framed = _picture(rgb).copy()
+    if not (0 <= row < grid[0] and 0 <= column < grid[1]):
+        raise ValueError(f"expected a patch in rows 0..{grid[0] - 1} and columns 0..{grid[1] - 1}, got {row}, {column}")
+    height, width = framed.shape[:2]
+    top, bottom = (round(edge * height / grid[0]) for edge in (row, row + 1))
+    left, right = (round(edge * width / grid[1]) for edge in (column, column + 1))
+    inside = framed[top:bottom, left:right].copy()
+    for margin, colour in ((2, 0), (1, 255)):
+        framed[max(0, top - margin) : bottom + margin, max(0, left - margin) : right + margin] = colour
+    framed[top:bottom, left:right] = inside
+    return framed
 
 
 def strip(pictures: dict[str, Any], *, columns: int = 6, colour_map: str = "turbo") -> Figure:
@@ -163,6 +202,50 @@ def grid_map(
     axes.set(xlabel=column_title, ylabel=row_title)
     axes.set_title(title, fontsize=9)
     return figure
+
+
+def scatter(
+    x: Sequence[float],
+    y: Sequence[float],
+    *,
+    marked: Mapping[str, int] | None = None,
+    x_title: str = "",
+    y_title: str = "",
+    title: str = "",
+) -> Figure:
+    """Two measured values of the same things against each other, some of them named.
+
+    x, y: numbers, as many of each; marked: name -> its place in them. -> a Figure that belongs to no window. Raises ValueError if they
+    do not fit.
+    """
+    if not len(x) or len(x) != len(y):
+        raise ValueError(f"expected as many values of one as of the other, at least one, got {len(x)} and {len(y)}")
+    figure = Figure(figsize=(5.6, 3.6), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.scatter(x, y, s=22, alpha=0.7)
+    for name, place in (marked or {}).items():
+        axes.scatter([x[place]], [y[place]], s=40, color="tab:red")
+        axes.annotate(name, (x[place], y[place]), textcoords="offset points", xytext=(6, 5), fontsize=8)
+    axes.set(xlabel=x_title, ylabel=y_title)
+    axes.set_title(title, fontsize=9)
+    axes.margins(0.1)
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def png(figure: Figure, *, dpi: int = 70, colours: int | None = None) -> bytes:
+    """A figure as the bytes of a PNG file; a palette of so many `colours` (2 to 256) makes it a quarter as large."""
+    if colours is not None and not 2 <= colours <= 256:
+        raise ValueError(f"expected 2 to 256 colours, got {colours}; leave them out to keep all")
+    with io.BytesIO() as file:
+        figure.savefig(file, format="png", dpi=dpi)
+        if colours is None:
+            return file.getvalue()
+        picture = Image.open(file).convert("RGB").quantize(colours, dither=Image.Dither.NONE)
+    with io.BytesIO() as file:
+        picture.save(file, "PNG", optimize=True)
+        return file.getvalue()
 
 
 def _are_short(names: Sequence) -> bool:

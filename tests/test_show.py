@@ -155,3 +155,44 @@ def test_a_redraw_is_quick():
         show.heat_overlay(image, cam)
         seconds.append(time.perf_counter() - started)
     assert min(seconds) < 0.004
+
+
+def test_labels_take_their_own_classes_colours():
+    labels = torch.tensor([[0, 1, 2, 255]])
+    assert show.in_voc_colours(labels, ("sofa", "cat")).tolist() == [[0, 18, 8, 255]]
+    assert show.in_voc_colours(labels, ("zeppelin", "cat")).tolist() == [[0, 21, 8, 255]]
+    with pytest.raises(ValueError, match="labels 0..1 of sofa"):
+        show.in_voc_colours(labels, ("sofa",))
+
+
+def test_a_frame_surrounds_its_patch_and_spares_the_rest():
+    framed = show.framed_patch(GREY, (3, 4), 1, 2)
+    assert np.all(framed[4:8, 8:12] == 100)
+    assert np.all(framed[3, 8:12] == 255) and np.all(framed[2, 8:12] == 0)
+    assert np.all(framed[:, :6] == 100) and np.all(GREY == 100)
+    assert np.all(show.framed_patch(GREY, (3, 4), 0, 0)[:4, :4] == 100)  # at the border as well
+    with pytest.raises(ValueError, match="columns 0..3"):
+        show.framed_patch(GREY, (3, 4), 0, 4)
+
+
+def test_a_scatter_has_all_points_and_the_names():
+    figure = show.scatter([1, 2, 3], [3, 1, 2], marked={"the second": 1}, x_title="sharpness", y_title="mIoU")
+    axes = figure.axes[0]
+    assert axes.collections[0].get_offsets().tolist() == [[1, 3], [2, 1], [3, 2]]
+    assert [text.get_text() for text in axes.texts] == ["the second"] and axes.get_xlabel() == "sharpness"
+    with pytest.raises(ValueError, match="3 and 2"):
+        show.scatter([1, 2, 3], [1, 2])
+
+
+def test_a_png_is_a_png():
+    from io import BytesIO
+
+    from PIL import Image
+
+    figure = show.strip({"grey": GREY})
+    small, large = (Image.open(BytesIO(show.png(figure, dpi=dpi))) for dpi in (50, 100))
+    assert small.format == "PNG" and abs(large.width - 2 * small.width) <= 2
+    few = Image.open(BytesIO(show.png(figure, colours=8)))
+    assert few.mode == "P" and len(few.getcolors()) <= 8 and few.size == Image.open(BytesIO(show.png(figure))).size
+    with pytest.raises(ValueError, match="2 to 256 colours"):
+        show.png(figure, colours=1)
