@@ -12,6 +12,7 @@ import math
 import operator
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import reduce
 from os import PathLike
@@ -19,7 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from kit import cam
 from kit.data import Sample
 from kit.encode import Clip, Tokens
 from kit.evaluate import (
@@ -36,8 +40,10 @@ from kit.evaluate import (
     short,
     unlike_the_paper,
 )
+from kit.last_block import last_pass
 from kit.methods.clip_es import ClipEs, ClipEsSettings, SettingsError
 from kit.methods.result import Result
+from kit.prompt import filled, sharpness
 from kit.toy.scene import SPLITS
 from kit.words import VOC_CLASSES
 
@@ -46,6 +52,7 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 2_000_000_000  # of pictures and tokens kept
 DRAWS = 3  # the parts whose spread is reported
+WEAK = 0.3  # a rank correlation nearer to 0 orders hardly anything
 
 # What each stage listens to: a stage is computed again only where one of its own knobs changes, or one before it.
 CAM_KNOBS = ("template", "background", "synonyms", "cam")
@@ -242,15 +249,6 @@ class Sweep:
             ]
             for row in self.rows
         ]
-        widths = [max(len(line[column]) for line in (head, *body)) for column in range(len(head))]
-        named = len(self.knobs)
-        lines = [
-            "  ".join(
-                cell.ljust(width) if column < named else cell.rjust(width)
-                for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-            )
-            for line in (head, *body)
-        ]
         stages = " or ".join(dict.fromkeys(row.stage for row in self.rows))
         shown = sum(not math.isnan(value) for value in self.rows[0].score.iou.values())
         changed = {name: value for name, value in unlike_the_paper(self.settings).items() if name not in self.knobs and name != "refiner"}
@@ -258,7 +256,7 @@ class Sweep:
         parts = f"parts, one after the other ({', '.join(map(str, self.draws))} images)" if len(self.draws) > 1 else "part"
         split = self.split or "(not named)"
         return "\n".join([
-            *(line.rstrip() for line in lines),
+            *_aligned((head, *body), len(self.knobs)),
             "",
             f"mIoU in percent over the {shown} of {len(self.classes)} classes that the truth shows, background among them.",
             f"Stage {stages}{refiner}.",
@@ -407,6 +405,216 @@ def sweep(
     )
 
 
+@dataclass(frozen=True)
+class TemplateRow:
+    """What one template is worth, over so many images.
+
+    sharpness: lower is better, nan without an image of two classes; class_score: the mean probability of the classes that are there, 0..1;
+    miou: before the refiner, 0..1, nan where no truth is known.
+    """
+
+    template: str
+    sharpness: float
+    class_score: float
+    miou: float
+    images: int
+
+
+@dataclass(frozen=True, repr=False)
+class TemplateTable:
+    """Templates side by side: a small table that prints itself."""
+
+    rows: tuple[TemplateRow, ...]
+    split: str
+    model: str
+
+    def __repr__(self) -> str:
+        return self.table()
+
+    @property
+    def rank_correlation(self) -> float:
+        """Spearman's, between sharpness and mIoU, -1..1: near -1 where the sharpness finds the better templates; nan where the ranks of
+        three templates or more are not known."""
+        pairs = [(row.sharpness, row.miou) for row in self.rows if not math.isnan(row.sharpness + row.miou)]
+        columns = list(zip(*pairs, strict=True))
+        if len(pairs) < 3 or any(len(set(column)) < 2 for column in columns):
+            return math.nan
+        from scipy.stats import spearmanr
+
+        return float(spearmanr(*columns).statistic)
+
+    def verdict(self) -> str:
+        """The rank correlation in a sentence, said as plainly where it is weak."""
+        value = self.rank_correlation
+        known = sum(not math.isnan(row.sharpness + row.miou) for row in self.rows)
+        if math.isnan(value):
+            return "No rank correlation: it needs three templates or more with different sharpness and mIoU."
+        chance = min(1, 2 / math.sqrt(known - 1))  # about two standard deviations of the correlation of unrelated ranks
+        if abs(value) < max(chance, WEAK):
+            meaning = f"weak, as unrelated numbers often reach {chance:.2f}: sharpness is hardly a guide here"
+        elif value < 0:
+            meaning = "a sharper template (lower) tends to make better masks here, as CLIP-ES says"
+        else:
+            meaning = "the wrong way round: here a sharper template (lower) tends to make worse masks"
+        return f"Rank correlation of sharpness and mIoU over {known} templates: {value:+.2f}; {meaning}."
+
+    def table(self) -> str:
+        """The numbers as text, in the order of the mIoU, or of the sharpness where no truth is known, and what they are numbers of."""
+        ranked = sorted(self.rows, key=lambda row: (-row.miou if not math.isnan(row.miou) else math.inf, row.sharpness))
+        head = ("template", "sharpness", "class score", "mIoU")
+        body = [(row.template, f"{row.sharpness:.4f}", percent(row.class_score), percent(row.miou)) for row in ranked]
+        images = ", ".join(sorted({f"{row.images:,}" for row in self.rows}))
+        return "\n".join([
+            *_aligned((head, *body), 1),
+            "",
+            f"Split {self.split or '(not named)'}: {images} images; model {self.model}; before the refiner.",
+            f"Sharpness: lower is better. Class score and mIoU in percent. {self.verdict()}",
+        ])  # fmt: skip
+
+    def to_dict(self) -> dict:
+        """Plain values, ready for JSON: scores 0..1, None where there is none."""
+        rows = [{name: none_if_nan(value) if isinstance(value, float) else value for name, value in vars(row).items()} for row in self.rows]
+        about = {"rank_correlation": none_if_nan(self.rank_correlation), "verdict": self.verdict()}
+        return {"templates": rows, **about, "split": self.split, "model": self.model}
+
+    def to_csv(self, path: str | PathLike | None = None) -> str:
+        """A line a template, scores 0..1; written to `path` if there is one, and returned."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow([*(entry.name for entry in dataclasses.fields(TemplateRow)), "split", "model"])
+        for row in self.to_dict()["templates"]:
+            writer.writerow([*row.values(), self.split, self.model])
+        if path is not None:
+            Path(path).write_text(text.getvalue(), encoding="utf-8")
+        return text.getvalue()
+
+
+def template_rows(
+    method: ClipEs,
+    encoded: EncodedSet,
+    templates: Sequence[str],
+    *,
+    lock: AbstractContextManager | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Iterator[TemplateRow]:
+    """Each template measured over all samples, one row after the other, with no pass of the encoder; everything else as in `method`.
+
+    lock: held while the model works on one sample, for those who share it; progress is told how many samples of this template are done, and
+    whatever it raises ends the measurement.   Raises SettingsError, PromptError or ValueError as `sweep` does, before the first row.
+
+    Source of the sharpness: CLIP-ES, section 3.2.
+    """
+    templates = knob_values("template", templates)
+    for template in templates:
+        filled(template, "word")  # a slip is told before anything is measured
+    _check_same_encoder(method, encoded)
+    changes = [{"template": template} for template in templates]
+    return _template_rows(method, encoded, changes, lock or nullcontext(), progress)
+
+
+def _template_rows(method: ClipEs, encoded: EncodedSet, changes: list[dict], lock, progress) -> Iterator[TemplateRow]:
+    # One stream a sample, and each keeps its affinity, which no template changes.
+    streams = [
+        None if tokens is None else reworded(method, sample, tokens, changes)
+        for sample, tokens in zip(encoded.samples, encoded.tokens, strict=True)
+    ]
+    for change in changes:
+        tally, scores = Tally(encoded.classes, ["template"]), []
+        for count, (sample, stream) in enumerate(zip(encoded.samples, streams, strict=True), start=1):
+            labels = np.zeros(sample.truth.shape, np.uint8)  # where there is nothing to ask for, all is background
+            if stream is not None:
+                with lock:
+                    result = next(stream)
+                labels = result.labels.cpu().numpy()
+                scores.append(list(result.scores.values()))
+            tally.add("template", sample, labels)
+            if progress:
+                progress(count)
+        yield template_row(change["template"], scores, tally.scores()["template"].miou, len(encoded))
+
+
+def template_row(template: str, scores: Sequence[Sequence[float]], miou: float, images: int) -> TemplateRow:
+    """A template's row from its answers.   scores: for each image the probabilities of its classes, 0..1; miou: 0..1 or nan."""
+    every = [score for image in scores for score in image]
+    return TemplateRow(
+        template=template,
+        sharpness=sharpness([torch.tensor(image) for image in scores]),
+        class_score=statistics.fmean(every) if every else math.nan,
+        miou=miou,
+        images=images,
+    )
+
+
+def template_table(method: ClipEs, encoded: EncodedSet, templates: Sequence[str], **options) -> TemplateTable:
+    """Sharpness, class score and mIoU of templates over encoded samples; options as in `template_rows`.
+
+    >>> template_table(method, encoded, IMAGENET_TEMPLATES).rank_correlation          # doctest: +SKIP
+    """
+    return TemplateTable(tuple(template_rows(method, encoded, templates, **options)), encoded.split, encoded.clip.name)
+
+
+def reworded(method: ClipEs, sample: Sample, tokens: Tokens, changes: Iterable[Mapping[str, Any]]) -> Iterator[Result]:
+    """One image's results before the refiner under other words: each change holds settings out of template, synonyms and background.
+
+    The affinity, which no word changes, is computed once.
+    """
+    tokens = dataclasses.replace(tokens, attention=tokens.attention.float())
+    affinity = method.affinity(tokens) if method.settings.affinity else None
+    for change in changes:
+        strange = [name for name in change if name not in ("template", "synonyms", "background")]
+        if strange:
+            raise SettingsError(
+                f"expected template, synonyms or background to change, got {', '.join(strange)}: sweep varies other settings"
+            )
+        variant = ClipEs(method.clip, method.settings, **{**change, "refiner": "none"})
+        yield next(variant.steps(sample, tokens=tokens, affinity=affinity))
+
+
+@dataclass(frozen=True, eq=False)
+class WordRow:
+    """One word in a class's place: the cosine of its prompt with the image, -1..1, and the whole answer with it."""
+
+    word: str
+    similarity: float
+    result: Result
+
+
+def word_rows(method: ClipEs, sample: Sample, tokens: Tokens, name: str, words: Sequence[str]) -> Iterator[WordRow]:
+    """A class asked for with one word after the other, the other classes as they are, with no pass of the encoder.
+
+    name: one of the sample's classes.   Raises SettingsError for a class that the sample does not name.
+    Source: POLE, which takes the word whose prompt CLIP finds most similar to the image.
+    """
+    if name not in sample.names:
+        raise SettingsError(f"expected a class out of {', '.join(sample.names)}, got {name!r}")
+    done, settings = last_pass(tokens), method.settings
+    answers = reworded(method, sample, tokens, ({"synonyms": {**settings.synonyms, name: word}} for word in words))
+    for word in words:
+        text = method.clip.text([filled(settings.template, word)])
+        similarity = cam.class_logits(tokens, text, done=done)[0, 0] / tokens.block.logit_scale
+        yield WordRow(word, float(similarity), next(answers))
+
+
+@dataclass(frozen=True, eq=False)
+class BackgroundRow:
+    """The answer without some background words, and the share of pixels whose label differs from the answer with all of them, 0..1."""
+
+    left_out: tuple[str, ...]
+    changed: float
+    labels: Tensor = field(repr=False)
+
+
+def background_rows(method: ClipEs, sample: Sample, tokens: Tokens) -> Iterator[BackgroundRow]:
+    """What each background word does to the mask, with no pass of the encoder: all words, none, then all but one, in their order."""
+    words = tuple(dict.fromkeys(method.settings.background))
+    left_out = [(), words, *((word,) for word in words)] if len(words) > 1 else [(), words][: 1 + len(words)]
+    changes = ({"background": [word for word in words if word not in out]} for out in left_out)
+    labels = None
+    for out, result in zip(left_out, reworded(method, sample, tokens, changes), strict=True):
+        labels = result.labels if labels is None else labels
+        yield BackgroundRow(out, (result.labels != labels).float().mean().item(), result.labels)
+
+
 def knob_values(name: str, values: Sequence) -> tuple:
     """A knob's values, each checked as the setting it is.   Raises SettingsError for a knob or value that does not exist."""
     if name in FIXED:
@@ -531,6 +739,18 @@ def _mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
 
 def _plus_minus(spread: tuple[float, float]) -> str:
     return f"{percent(spread[0])} ± {percent(spread[1])}"
+
+
+def _aligned(lines: Sequence[Sequence[str]], named: int) -> list[str]:
+    """Cells in columns, the first `named` of them words, the others numbers."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if column < named else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    ]
 
 
 def _is_number(value: Any) -> bool:

@@ -11,7 +11,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def server():
-    """The app with the tiny model, running in this process: .url, .clip, .page (its Explore)."""
+    """The app with the tiny model, running in this process: .url, .clip, .page (its Explore), .pages (all, by title)."""
     import torch
 
     from kit.encode import Clip
@@ -22,6 +22,6 @@ def server():
     clip = Clip.load("tiny")
     demo, pages = frame.build(clip)
     _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **frame.LAUNCH)
-    yield SimpleNamespace(url=url, clip=clip, page=pages["Explore"])
+    yield SimpleNamespace(url=url, clip=clip, page=pages["Explore"], pages=pages)
     demo.close()
     torch.set_num_threads(threads)

@@ -13,11 +13,13 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 import app
-from kit.data import toy_samples
+from kit.data import Sample, toy_samples
 from kit.images import load_mask
 from kit.methods import ClipEs
+from kit.sweep import encode_all, sweep
 from kit.ui import ask, figures
 from kit.ui.explore import KNOBS, Explore
+from kit.ui.prompts import KNOWN, MANY, THIS
 from kit.ui.session import Look, Refused, Shelf, Studio, View
 
 SLACK = 2  # times the budget: a busy machine's cores are slower
@@ -108,9 +110,9 @@ def test_suggest_gives_every_name_a_probability(client, picture):
     assert list(shares.values()) == sorted(shares.values(), reverse=True)
 
 
-def test_only_the_three_doors_are_public(client):
+def test_only_the_doors_are_public(client):
     described = client.view_api(return_format="dict")["named_endpoints"]
-    assert set(described) == {"/segment", "/draw_scene", "/suggest"}
+    assert set(described) == {"/segment", "/draw_scene", "/suggest", "/templates", "/words", "/background_words"}
 
 
 # Mistakes
@@ -306,6 +308,128 @@ def test_leakage_tells_on_what_a_mask_lies(visitor):
     share = 100 * (view.sample.truth == 13).mean()  # horse
     assert lines[0].startswith(f"Of the mask of horse lie {share:.0f} % on the horse") and "grass" in lines[0]
     assert lines[1] == "The mask has no sheep."
+
+
+# Prompts
+
+
+def test_templates_have_the_numbers_of_the_sweep_and_scenes_are_encoded_once(client, server):
+    templates = ["a photo of a {}.", "a drawing of a {}.", "a sketch of a {}."]
+    report = client.predict(templates, 7, {"power": 3}, api_name="/templates")
+    method = ClipEs(server.clip, power=3)
+    encoded = encode_all(method, toy_samples("val", 7, size=160), split="val")
+    expected = sweep(method, encoded, template=templates)
+    calls = server.clip.calls
+    assert [row["template"] for row in report["templates"]] == templates and report["split"] == "val"
+    assert [row["miou"] for row in report["templates"]] == pytest.approx([row.miou for row in expected.rows], abs=1e-6)
+    assert all(0 <= row["class_score"] <= 1 and row["sharpness"] > 0 and row["images"] == 7 for row in report["templates"])
+    assert "3 templates" in report["verdict"]
+    again = client.predict(templates[:1], 7, {"power": 3}, api_name="/templates")
+    assert again["templates"] == report["templates"][:1] and server.clip.calls == calls
+    one = client.predict(templates, 1, {}, api_name="/templates")
+    assert one["templates"][0]["sharpness"] is None or len(encoded.samples[0].names) > 1
+
+
+def test_words_tell_the_class_name_the_best_word_decoys_and_strangers(client, picture):
+    report = client.predict(handle_file(picture), ["boat"], "boat", ["couch", "giraffe"], {}, api_name="/words")
+    words = {row["word"]: row for row in report["words"]}
+    assert list(words) == [row["word"] for row in sorted(report["words"], key=lambda row: -row["similarity"])]
+    assert {"boat", "vessel", "couch", "giraffe"} <= set(words) and words["couch"]["mark"] == "decoy: a word of sofa"
+    assert "class name" in words["boat"]["mark"] and words["giraffe"]["unknown"] == ["giraffe"]
+    assert ["best word" in row["mark"] for row in report["words"]].count(True) == 1
+
+
+def test_background_words_are_left_out_one_by_one(client, picture):
+    settings = {"background": ["sea", "sky", "boat"]}
+    report = client.predict(handle_file(picture), ["boat"], settings, api_name="/background_words")
+    changed = {row["word"]: row["changed"] for row in report["words"]}
+    assert set(changed) == {"sea", "sky", "boat"} and list(changed.values()) == sorted(changed.values(), reverse=True)
+    assert changed["boat"] == 0  # it is the class, so it did not compete
+    assert max(changed.values()) > 0 and report["without_any"] > 0
+
+
+@pytest.mark.parametrize(
+    ("door", "asked", "says"),
+    [
+        ("/templates", ([], 10, {}), "1 to 100 templates, got 0"),
+        ("/templates", (["{}"], 201, {}), "scenes as a whole number from 1 to 200"),
+        ("/templates", (["{}"], 1.5, {}), "scenes as a whole number"),
+        ("/templates", (["a photo"], 10, {}), "exactly one {}"),
+        ("/templates", ([f"{number} {{}}" for number in range(101)], 10, {}), "got 101"),
+        ("/templates", (["{}"], 10, ["power"]), "JSON object"),
+        ("/words", (None, ["boat"], "boat", [], {}), "got none"),
+        ("/words", ("picture", ["boat"], "cow", [], {}), "expected a class out of boat"),
+        ("/words", ("picture", ["boat"], "boat", ["word"] * 21, {}), "at most 20 words"),
+        ("/words", ("picture", ["boat"], "boat", ["word " * 80], {}), "80 words"),
+        ("/background_words", ("picture", [], {}), "at least one class"),
+        ("/background_words", ("picture", ["boat"], {"background": ["sea"] * 101}), "at most 100"),
+    ],
+)
+def test_a_mistake_about_prompts_gets_one_sentence(client, picture, door, asked, says):
+    asked = [handle_file(picture) if part == "picture" else part for part in asked]
+    with pytest.raises(AppError) as told:
+        client.predict(*asked, api_name=door)
+    assert says in str(told.value) and "our side" not in str(told.value)
+
+
+def measured(server, visitor, over=THIS, scenes=10, own=""):
+    return server.pages["Prompts"].measure(visitor, over, scenes, KNOWN, own)
+
+
+def test_the_open_picture_is_measured_without_the_encoder(server, visitor):
+    visitor.move(refiner="none")
+    page, calls = server.pages["Prompts"], server.clip.calls
+    *_, (told, rows, said) = measured(server, visitor, own="a portrait of some {}.")
+    assert len(rows) >= 30 and {"a portrait of some {}.", "a clean origami {}."} <= {row[0] for row in rows}
+    assert [row[3] for row in rows] == sorted((row[3] for row in rows), reverse=True) and all(row[1] is not None for row in rows)
+    assert said.count("<circle") == len(rows) and "Rank correlation" in said and "'portrait'" in told and "horse, sheep" in told
+    bars, heats = page.compare_words(visitor, "sheep", ["couch", "giraffe"])
+    assert bars.count("<meter") == heats.count("<img") == 6 and "decoy: a word of sofa" in bars and "'giraffe'" in bars
+    *_, (told, pictures, rows) = page.leave_out(visitor)
+    words = server.page.preset.background
+    assert pictures.count("<img") == 3 and {row[0] for row in rows} == {"nothing", "all words", *words}
+    shares = [row[1] for row in rows]
+    assert shares == sorted(shares, reverse=True) and rows[[row[0] for row in rows].index("nothing")][1:] == [0, rows[-1][2], 0]
+    assert server.clip.calls == calls
+
+
+def test_one_class_has_no_sharpness_and_a_photo_no_iou(server, visitor):
+    visitor.move(refiner="none", classes=["sheep"])
+    _, rows, said = next(measured(server, visitor))
+    assert rows and all(row[1] is None and row[3] is not None for row in rows) and "two or more" in said and "<circle" not in said
+    photo = Sample(np.zeros((64, 64, 3), np.uint8), ("cow", "sheep"))
+    visitor.key = server.page.studio.keep(visitor.session_hash, photo)
+    visitor.move(classes=["cow", "sheep"], shown="cow")
+    _, rows, said = next(measured(server, visitor))
+    assert rows and all(row[3] is None for row in rows) and "Nobody knows the truth" in said
+    *_, (_, _, rows) = server.pages["Prompts"].leave_out(visitor)
+    assert all(row[2] is None for row in rows)
+
+
+def test_stop_keeps_the_rows_and_other_visitors_go_on(server, visitor, monkeypatch):
+    monkeypatch.setattr("kit.ui.prompts.PAUSE", 0)
+    other = Visitor(server.page, "another")
+    mine, theirs = (measured(server, who, MANY) for who in (visitor, other))
+    while not next(mine)[1] or not next(theirs)[1]:
+        pass
+    rows = next(mine)[1]
+    server.pages["Prompts"].stop(visitor)
+    ((told, kept, _),) = mine
+    assert kept == rows and f"Stopped: {len(rows)} of" in told and "<progress" not in told
+    assert len(next(theirs)[1]) >= 2  # nobody stopped them
+    server.pages["Prompts"].stop(other)
+
+
+def test_scenes_lie_on_a_bounded_shelf_for_every_visitor(server):
+    with pytest.raises(Refused, match="choose at most"):
+        list(Studio(server.clip, scenes=Shelf(20_000_000)).encoded(200))
+    studio = Studio(server.clip, scenes=Shelf(32_000_000))
+    calls = server.clip.calls
+    sizes = [len(encoded) for encoded in studio.encoded(10)]
+    assert sizes == [5, 10] and server.clip.calls == calls + 2 and studio.scenes.total <= 32_000_000
+    *_, encoded = studio.encoded(8)
+    assert len(encoded) == 8 and server.clip.calls == calls + 2
+    assert [sample.id for sample in encoded.samples] == [f"val-{number:06d}" for number in range(8)]
 
 
 # Together

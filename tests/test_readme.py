@@ -9,9 +9,9 @@ README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8"
 def test_the_python_example_runs(capsys):
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 3, "one line for each threshold"
-    assert len(set(lines)) == 3, "the threshold changes nothing"
+    printed = capsys.readouterr().out
+    score = int(re.search(r"IoU of this scene (\d+)%", printed)[1])
+    assert "'dog'" in printed and "'sofa'" in printed and 60 <= score <= 100
 
 
 def test_continuous_integration_finds_its_commands():

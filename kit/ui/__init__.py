@@ -1,5 +1,6 @@
 """The pages of the app, one file each; a page is a class that is laid out when it is made."""
 
 from kit.ui.explore import Explore
+from kit.ui.prompts import Prompts
 
-PAGES = {"Explore": Explore}  # title of the tab -> page, in order
+PAGES = {"Explore": Explore, "Prompts": Prompts}  # title of the tab -> page, in order

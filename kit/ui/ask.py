@@ -8,20 +8,23 @@ import numpy as np
 from PIL import Image
 
 from kit.data import Sample
-from kit.encode import Clip
+from kit.encode import Clip, Tokens
 from kit.images import load_image
-from kit.methods import ClipEsSettings
+from kit.methods import ClipEs, ClipEsSettings
+from kit.prompt import filled
 from kit.toy import PLACES, Scene, draw
-from kit.ui.session import Refused
-from kit.words import VOC_CLASSES
+from kit.toy.captions import known_templates
+from kit.ui.session import Refused, Studio
+from kit.words import CLIP_ES_TEMPLATE, IMAGENET_TEMPLATES, VOC_CLASSES
 
 MAX_CLASSES = 20
 MAX_WORDS = 100  # background words
+MAX_TEMPLATES = 100  # measured in one go
 PAGE_SIDE = 640  # longer side of what a page works on; programs get their own size
 SCENE_SIDE = 320
 MAX_PIXELS = 16_000_000  # of a program's picture: every class has a map of that size
 FILE_BYTES = 1_000_000  # of a settings file
-FOREIGN = ("method", "model", "classes", "look")  # in a settings file beside the method's own settings
+FOREIGN = ("classes", "look")  # in a settings file beside the method's own settings
 
 
 def asked_classes(names) -> tuple[str, ...]:
@@ -41,28 +44,53 @@ def texts(values, what: str) -> list[str]:
 
 
 def settings_of(values: Mapping, clip: Clip) -> ClipEsSettings:
-    """Settings from plain values as JSON holds them; raises Refused or SettingsError."""
+    """Settings from plain values as JSON holds them, with blocks that this model has; raises Refused or SettingsError."""
     if not isinstance(values, Mapping):
         raise Refused(f"expected settings as a JSON object of names and values, got {type(values).__name__}")
-    if values.get("method", "clip-es") != "clip-es":
-        raise Refused(f"these settings are for the method {values['method']!r}, this page runs clip-es")
-    values = {name: value for name, value in values.items() if name not in FOREIGN}
-    words, layers = values.get("synonyms", {}), values.get("layers", 1)
-    if len(texts(values.get("background", []), "background")) > MAX_WORDS:
-        raise Refused(f"expected at most {MAX_WORDS} background words, got {len(values['background'])}")
-    if not isinstance(words, Mapping) or not all(isinstance(text, str) for pair in words.items() for text in pair):
-        raise Refused("expected synonyms as an object of class names and the words in their place")
-    numbers = layers if isinstance(layers, list | tuple) else [layers]
-    if any(isinstance(layer, bool) or not isinstance(layer, int) for layer in numbers):
-        raise Refused(f"expected layers as a number of blocks or a list of block numbers, got {layers!r}")
-    if isinstance(layers, list | tuple) and any(not 0 <= layer < clip.layer_count for layer in numbers):
-        raise Refused(f"{clip.name} has blocks 0 to {clip.layer_count - 1}, got {layers}")
-    if not isinstance(layers, list | tuple) and layers < 1:
-        raise Refused(f"expected at least one block, got {layers}")
-    for switch in ("affinity", "exact_boxes", "released_crf_image"):
-        if not isinstance(values.get(switch, True), bool):
-            raise Refused(f"expected {switch} to be true or false, got {values[switch]!r}")
-    return ClipEsSettings.from_dict(values)
+    settings = ClipEsSettings.from_dict({name: value for name, value in values.items() if name not in FOREIGN})
+    if len(settings.background) > MAX_WORDS:
+        raise Refused(f"expected at most {MAX_WORDS} background words, got {len(settings.background)}")
+    ClipEs(clip, settings).blocks()
+    return settings
+
+
+def templates_for(clip: Clip) -> list[str]:
+    """The templates to choose from: for the tiny model those first that it knows."""
+    known = known_templates() if clip.is_tiny else ()
+    return list(dict.fromkeys([*known, CLIP_ES_TEMPLATE, *IMAGENET_TEMPLATES]))
+
+
+def asked_templates(values) -> list[str]:
+    """Templates without blanks and repetitions, at least one and not too many, each with its one slot."""
+    kept = list(dict.fromkeys(value.strip() for value in texts(values, "templates") if value.strip()))
+    if not 1 <= len(kept) <= MAX_TEMPLATES:
+        raise Refused(f"expected 1 to {MAX_TEMPLATES} templates, got {len(kept)}")
+    for template in kept:
+        filled(template, "word")
+    return kept
+
+
+def whole_number(value, what: str, low: int, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high or value != int(value):
+        raise Refused(f"expected {what} as a whole number from {low} to {high}, got {value!r}"[:200])
+    return int(value)
+
+
+def pictured(studio: Studio, image: str, classes: Sequence[str], settings: Mapping | None) -> tuple[ClipEs, Sample, Tokens]:
+    """A program's question about a picture: the method as it was set, the sample, and what CLIP saw in it."""
+    if not image:
+        raise Refused("expected a picture, got none")
+    method = method_of(studio, settings)
+    sample = Sample(photo(image, MAX_PIXELS), asked_classes(classes or []))
+    with studio.lock:
+        return method, sample, method.encode(sample.image)
+
+
+def method_of(studio: Studio, settings: Mapping | None) -> ClipEs:
+    """The preset with a program's settings."""
+    if not isinstance(settings or {}, dict):
+        raise Refused("expected settings as a JSON object of names and values")
+    return ClipEs(studio.clip, settings_of({**studio.preset.to_dict(), **(settings or {})}, studio.clip))
 
 
 def layer_numbers(settings: ClipEsSettings, count: int) -> list[int]:

@@ -17,10 +17,9 @@ from kit.methods import ClipEs, ClipEsSettings
 from kit.methods.clip_es import RANGES, REFINERS
 from kit.prompt import prompts
 from kit.toy import PLACES
-from kit.toy.captions import known_templates
 from kit.ui import ask, figures
-from kit.ui.session import Look, Refused, Studio, View, friendly
-from kit.words import CLIP_ES_TEMPLATE, COCO_CLASSES, COCO_PROMPTS, IMAGENET_TEMPLATES, SYNONYMS, VOC_BACKGROUND, VOC_CLASSES
+from kit.ui.session import PRIVATE, QUIET, Look, Refused, Studio, View, friendly
+from kit.words import COCO_CLASSES, COCO_PROMPTS, SYNONYMS, VOC_BACKGROUND, VOC_CLASSES
 
 SCENES = (32, 68, 2, 24, 44, 38, 45, 15, 5, 23, 22, 57)  # of the val split: every kind of place, five with several classes
 COUNTERFACTUALS = (
@@ -46,6 +45,15 @@ KNOBS = (
     "template",
     "background",
 )
+
+
+class HeatChoice(gr.Radio):
+    """Whose heat is shown. A choice that has just gone is no mistake: page and server learn of new classes at different moments."""
+
+    is_template = True  # drawn as a radio
+
+    def preprocess(self, payload: str | None) -> str:
+        return payload if isinstance(payload, str) else ""
 
 
 class Explore:
@@ -109,7 +117,11 @@ class Explore:
         self.suggestions = gr.HTML(visible=False)
         with gr.Accordion("Words", open=False):
             add["template"] = gr.Dropdown(
-                self._templates(), value=preset.template, allow_custom_value=True, label="Template", info="{} is where the class name goes"
+                ask.templates_for(self.clip),
+                value=preset.template,
+                allow_custom_value=True,
+                label="Template",
+                info="{} is where the class name goes",
             )
             add["words"] = gr.Dropdown(
                 [],
@@ -169,7 +181,7 @@ class Explore:
             self.restore = gr.UploadButton("Load settings from JSON", file_types=[".json"], size="sm")
 
     def _lay_out_result(self) -> None:
-        self.controls["shown"] = gr.Radio([], label="Heat of", container=False, show_label=False, elem_classes="kit-shown")
+        self.controls["shown"] = HeatChoice([], label="Heat of", container=False, show_label=False, elem_classes="kit-shown")
         self.strip = gr.HTML()
         self.notes = gr.HTML(elem_classes="kit-notes")
         with gr.Tabs():
@@ -190,26 +202,11 @@ class Explore:
                     )
                     self.patch = gr.HTML(elem_classes="kit-patch")
 
-    def _templates(self) -> list[str]:
-        known = known_templates() if self.clip.is_tiny else ()
-        return list(dict.fromkeys([*known, CLIP_ES_TEMPLATE, *IMAGENET_TEMPLATES]))
-
     # How it is connected
 
     def _connect(self, demo: gr.Blocks) -> None:
         """Three kinds of events: open a picture, turn a knob (the model is asked, the encoder is not), look closer."""
-        private = {"api_visibility": "private"}
-        quiet = {**private, "show_progress": "hidden"}
-        controls = [self.key, self.hidden, *self.controls.values()]
-        fast, slow = [self.strip, self.heats, self.notes], [self.strip, self.notes, self.slider, self.legend]
-
-        # A refiner whose view is out of date stops by itself. Gradio's `cancels` may ask before it knows what to cancel: an error 422
-        def followed(moved) -> None:
-            moved.then(friendly(self.refine), [self.left, self.right], slow, trigger_mode="multiple", concurrency_limit=2, **quiet)
-
-        def redrawn(event) -> None:
-            followed(event.success(friendly(self.redraw), controls, fast, trigger_mode="always_last", **quiet))
-
+        redrawn = self.redrawn
         opened = [
             self.key,
             self.controls["classes"],
@@ -219,39 +216,51 @@ class Explore:
             self.patch,
             self.suggestions,
         ]
-        redrawn(demo.load(friendly(self.open_first), None, opened, **quiet))
-        redrawn(self.gallery.select(friendly(self.open_scene), None, opened, trigger_mode="always_last", **quiet))
-        redrawn(self.draw_button.click(friendly(self.open_drawing), [self.objects, self.place, self.seed], opened, **private))
+        redrawn(demo.load(friendly(self.open_first), None, opened, **QUIET))
+        redrawn(self.gallery.select(friendly(self.open_scene), None, opened, trigger_mode="always_last", **QUIET))
+        redrawn(self.draw_button.click(friendly(self.open_drawing), [self.objects, self.place, self.seed], opened, **PRIVATE))
         for button, (_, names, place, seed) in zip(self.examples, COUNTERFACTUALS, strict=True):
             asked = [gr.State(list(names)), gr.State(place), gr.State(seed)]
-            redrawn(button.click(friendly(self.open_drawing), asked, opened, **quiet))
-        redrawn(self.photo.input(friendly(self.open_photo), self.photo, opened, **private))
+            redrawn(button.click(friendly(self.open_drawing), asked, opened, **QUIET))
+        redrawn(self.photo.input(friendly(self.open_photo), self.photo, opened, **PRIVATE))
 
         classes, words, shown = (self.controls[name] for name in ("classes", "words", "shown"))
-        redrawn(classes.input(friendly(self.retune), [classes, words, shown], [words, shown], trigger_mode="always_last", **quiet))
+        redrawn(classes.change(friendly(self.retune), [classes, words, shown], [words, shown], trigger_mode="always_last", **QUIET))
         asked = [self.key, classes, self.controls["template"]]
-        suggested = self.suggest_button.click(friendly(self.suggest_classes), asked, [classes, self.suggestions], **private)
-        redrawn(suggested.success(friendly(self.retune), [classes, words, shown], [words, shown], **quiet))
-        redrawn(self.restore.upload(friendly(self.restored), [self.restore, classes], [self.hidden, *self.controls.values()], **private))
+        self.suggest_button.click(friendly(self.suggest_classes), asked, [classes, self.suggestions], **PRIVATE)
+        redrawn(self.restore.upload(friendly(self.restored), [self.restore, classes], [self.hidden, *self.controls.values()], **PRIVATE))
 
-        live = [component.input for name, component in self.controls.items() if name != "classes"]
-        followed(gr.on(live, friendly(self.redraw), controls, fast, trigger_mode="always_last", **quiet))
+        # A drop-down says nothing by `input` of a word that was typed; `change` also comes when the page itself sets it, and `redraw` knows
+        live = [part.change if isinstance(part, gr.Dropdown) else part.input for name, part in self.controls.items() if name != "classes"]
+        self._followed(gr.on(live, friendly(self.redraw), *self._redraw_ends(), trigger_mode="always_last", **QUIET))
 
         gr.on(
             [self.left.input, self.right.input],
             friendly(self.compare),
             [self.controls["opacity"], self.controls["colour_map"], shown, self.left, self.right],
             self.slider,
-            **quiet,
+            **QUIET,
         )
         self.clickable.select(
             friendly(self.ask_patch),
             [self.controls["opacity"], self.controls["colour_map"]],
             self.patch,
             trigger_mode="always_last",
-            **quiet,
+            **QUIET,
         )
-        self.files_button.click(friendly(self.make_files), [self.controls["opacity"]], self.files, **private)
+        self.files_button.click(friendly(self.make_files), [self.controls["opacity"]], self.files, **PRIVATE)
+
+    def redrawn(self, event) -> None:
+        """After an event that has set the controls: the answer, and then the refiner."""
+        self._followed(event.success(friendly(self.redraw), *self._redraw_ends(), trigger_mode="always_last", **QUIET))
+
+    def _redraw_ends(self) -> tuple[list, list]:
+        return [self.key, self.hidden, *self.controls.values()], [self.strip, self.heats, self.notes]
+
+    def _followed(self, redraw) -> None:
+        # A refiner whose view is out of date stops by itself. Gradio's `cancels` may ask before it knows what to cancel: an error 422
+        slow = [self.strip, self.notes, self.slider, self.legend]
+        redraw.then(friendly(self.refine), [self.left, self.right], slow, trigger_mode="multiple", concurrency_limit=2, **QUIET)
 
     def _publish(self) -> None:
         """The doors for programs: hidden components give them typed inputs."""
@@ -327,6 +336,12 @@ class Explore:
         sample = replace(sample, names=ask.asked_classes(asked["classes"]))
         method, look = ClipEs(self.clip, self._settings(asked, hidden)), Look(asked["opacity"], asked["colour_map"], asked["shown"] or "")
         before = self.studio.shelf.get(visitor, "view")
+        if (
+            before is not None
+            and before.same_question(sample, method.settings)
+            and (before.method.settings, before.look) == (method.settings, look)
+        ):
+            return [gr.skip()] * 3
         if before is not None and before.same_question(sample, method.settings):
             view = replace(before, method=method, look=look, urls=before.still_packed(sample, look))
         else:
@@ -343,6 +358,8 @@ class Explore:
         """The refiner, an iteration at a time; given up as soon as the visitor looks at something else."""
         visitor = request.session_hash
         view = self.studio.view(visitor)
+        if not self.studio.claim(visitor, view):
+            return
         if not view.done:
             for result in self.studio.stepped(view.method, view.sample, view.tokens):
                 if self.studio.view(visitor) is not view:
@@ -353,6 +370,7 @@ class Explore:
             if self.studio.view(visitor) is not view:
                 return
             view = self.studio.show(visitor, refined)
+            self.studio.claim(visitor, view)
         yield figures.strip(view), figures.notes(view), compared(view, left, right), self._legend(view)
 
     def _legend(self, view: View):
@@ -442,15 +460,7 @@ class Explore:
 
         -> mask (palette PNG, 255 = unsure), overlay (PNG), report (JSON: scores, notes, settings, the number of each class).
         """
-        if not image:
-            raise Refused("expected a picture, got none")
-        if not isinstance(settings or {}, dict):
-            raise Refused("expected settings as a JSON object of names and values")
-        given = ask.settings_of({**self.preset.to_dict(), **(settings or {})}, self.clip)
-        sample = Sample(ask.photo(image, ask.MAX_PIXELS), ask.asked_classes(classes or []))
-        method = ClipEs(self.clip, given)
-        with self.studio.lock:
-            tokens = method.encode(sample.image)
+        method, sample, tokens = ask.pictured(self.studio, image, classes, settings)
         *_, result = self.studio.stepped(method, sample, tokens)
         view = View(sample, method, tokens, result, Look(), done=True)
         mask, overlay = write_pictures(view, self._folder())

@@ -115,7 +115,7 @@ def stage_titles(view: View) -> dict[str, str]:
 
 
 def mask_picture(view: View, *, hatched: bool = True) -> np.ndarray:
-    picture = show.mask_overlay(view.sample.image, painted(view.result.labels, view.sample.names), opacity=view.look.opacity)
+    picture = plain_mask(view, view.result.labels)
     return show.hatch(picture, unsure(view)) if hatched else picture
 
 
@@ -206,6 +206,67 @@ def bars(shares: Mapping[str, float], *, top: int = 5) -> str:
         for word, share in rows
     )
     return f'<ul class="kit-bars">{cells}</ul>'
+
+
+def told(sentence: str, *, done: int = 0, of: int = 0) -> str:
+    """What a measurement is doing, or has done; with a bar while there is something left."""
+    bar = f'<progress max="{of}" value="{done}" aria-label="measured so far"></progress>' if done < of else ""
+    return f'<div class="kit-told" role="status">{bar}<span>{html.escape(sentence)}</span></div>'
+
+
+def opened(view: View) -> str:
+    """Which picture the Prompts page is about."""
+    names = html.escape(", ".join(view.sample.names))
+    url = packed(view, "Picture", lambda: view.sample.image)
+    sentence = (
+        f"Open in Explore: {names}. The settings of Explore hold here too, without the refiner; nothing here encodes the picture again."
+    )
+    return f'<div class="kit-told"><img src="{url}" alt="the picture open in Explore: {names}"><span>{sentence}</span></div>'
+
+
+def scatter(points: Mapping[str, tuple[float, float]], *, x_title: str, y_title: str, summary: str) -> str:
+    """Named points in a plane, drawn in the page's own colours; a point tells its name when it is pointed at."""
+    width, height, left, bottom, edge = 560, 300, 52, 40, 14
+    sides = list(zip(*points.values(), strict=True))
+    lows, highs = ([limit(side) for side in sides] for limit in (min, max))
+    rooms = [0.06 * (high - low) or 0.05 for low, high in zip(lows, highs, strict=True)]
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        shares = [(value - low + room) / (high - low + 2 * room) for value, low, high, room in zip((x, y), lows, highs, rooms, strict=True)]
+        return left + shares[0] * (width - left - edge), height - bottom - shares[1] * (height - bottom - edge)
+
+    parts = []
+    for x, y in zip(*(np.linspace(low, high, 4) for low, high in zip(lows, highs, strict=True)), strict=True):
+        across, down = place(x, y)
+        parts.append(f'<line x1="{across:.1f}" x2="{across:.1f}" y1="{edge}" y2="{height - bottom}"/>')
+        parts.append(f'<line x1="{left}" x2="{width - edge}" y1="{down:.1f}" y2="{down:.1f}"/>')
+        parts.append(f'<text x="{across:.1f}" y="{height - bottom + 15}" text-anchor="middle">{x:.3f}</text>')
+        parts.append(f'<text x="{left - 6}" y="{down + 4:.1f}" text-anchor="end">{y:.1f}</text>')
+    for name, (x, y) in points.items():
+        across, down = place(x, y)
+        title = html.escape(f"{name}: {x_title.partition(' (')[0]} {x:.4f}, {y_title} {y:.1f}")
+        parts.append(f'<circle cx="{across:.1f}" cy="{down:.1f}" r="5"><title>{title}</title></circle>')
+    middle = (height - bottom + edge) / 2
+    parts.append(f'<text x="{(width + left) / 2}" y="{height - 6}" text-anchor="middle">{html.escape(x_title)}</text>')
+    parts.append(f'<text transform="translate(12 {middle}) rotate(-90)" text-anchor="middle">{html.escape(y_title)}</text>')
+    return f'<svg class="kit-scatter" viewBox="0 0 {width} {height}" role="img" aria-label="{html.escape(summary)}">{"".join(parts)}</svg>'
+
+
+def word_bars(similarities: Mapping[str, float], marks: Mapping[str, str]) -> str:
+    """Cosines as bars from the lowest to the highest of these words, the highest first, each with what is to be said of it."""
+    low, high = min(similarities.values()), max(similarities.values())
+    rows = []
+    for word, value in sorted(similarities.items(), key=lambda item: -item[1]):
+        share = 0.04 + 0.96 * ((value - low) / (high - low) if high > low else 1)  # the lowest keeps a stub to be seen
+        bar = f'<meter min="0" max="1" value="{share:.4f}" aria-label="similarity of {html.escape(word)}"></meter>'
+        mark = f'<span class="kit-mark">{html.escape(marks.get(word, ""))}</span>'
+        rows.append(f"<li><span>{html.escape(word)}</span>{bar}<span>{value:+.3f}</span>{mark}</li>")
+    return f'<ul class="kit-bars kit-words">{"".join(rows)}</ul>'
+
+
+def plain_mask(view: View, labels: Tensor) -> np.ndarray:
+    """A label map over the view's picture, nothing hatched."""
+    return show.mask_overlay(view.sample.image, painted(labels, view.sample.names), opacity=view.look.opacity)
 
 
 def packed(view: View, title: str, drawn: Callable[[], np.ndarray]) -> str:

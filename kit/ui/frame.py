@@ -30,6 +30,7 @@ CSS = """
 .kit-badge { padding: 1px 9px; border: 1px solid var(--border-color-primary); border-radius: 99px; font-size: .8rem; white-space: nowrap; }
 .kit-strip { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 8px; }
 .kit-heats { display: grid; grid-template-columns: repeat(auto-fill, minmax(190px, 1fr)); gap: 10px; }
+.kit-small { grid-template-columns: repeat(auto-fill, minmax(145px, 1fr)); }
 .kit-strip figure, .kit-heats figure, .kit-patch figure { margin: 0; min-width: 0; }
 .kit-strip img, .kit-strip .kit-empty {
   width: 100%; height: min(246px, 31vh); object-fit: contain; border-radius: 8px;
@@ -47,6 +48,19 @@ CSS = """
   color: var(--body-text-color-subdued); overflow-wrap: anywhere;
 }
 .kit-busy img { opacity: .6; }
+.kit-told { display: flex; flex-wrap: wrap; gap: 2px 12px; align-items: center; font-size: .9rem; min-height: 1.6em; }
+.kit-told progress { width: 160px; height: 8px; border: 0; border-radius: 4px; overflow: hidden; background: var(--border-color-primary); }
+.kit-told progress::-webkit-progress-bar { background: var(--border-color-primary); }
+.kit-told progress::-webkit-progress-value { background: var(--color-accent); }
+.kit-told progress::-moz-progress-bar { background: var(--color-accent); }
+.kit-told img { height: 56px; border-radius: 6px; }
+.kit-words li { grid-template-columns: minmax(7em, 12em) minmax(60px, 1fr) 4.5em minmax(0, 13em) !important; padding: 1px 0; }
+.kit-mark { color: var(--body-text-color-subdued); font-size: .8rem; }
+.kit-scatter { width: 100%; max-width: 560px; height: auto; color: var(--body-text-color); }
+.kit-scatter text { fill: currentColor; font-size: 11px; }
+.kit-scatter line { stroke: currentColor; stroke-opacity: .25; }
+.kit-scatter circle { fill: var(--color-accent); fill-opacity: .75; stroke: var(--body-background-fill); }
+.kit-scatter circle:hover { fill-opacity: 1; stroke: currentColor; stroke-width: 2; }
 .kit-notes { font-size: .88rem; line-height: 1.5; }
 .kit-notes ul { margin: 0; padding-left: 1.1em; list-style: disc; }
 .kit-notes .kit-warn { border-left: 3px solid #d97706; padding-left: 8px; margin: 2px 0; }
@@ -76,6 +90,9 @@ figcaption meter { width: 70px; }
   .gradio-container main { padding: 12px !important; max-width: 100vw; }
 }
 @media (max-width: 640px) {
+  .kit-table { max-width: calc(100vw - 64px); }
+  .kit-words li { grid-template-columns: minmax(0, 1fr) minmax(60px, 1fr) 4.5em !important; }
+  .kit-words .kit-mark { grid-column: 1 / -1; }
   .kit-strip { grid-template-columns: repeat(2, minmax(0, 1fr)); }
   .kit-strip img, .kit-strip .kit-empty { height: 170px; }
 }
@@ -87,11 +104,12 @@ def build(clip: Clip) -> tuple[gr.Blocks, dict]:
     studio = Studio(clip)
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=KEEP_FILES) as demo:
         gr.HTML(header(clip))
-        pages = {}
-        with gr.Tabs():
+        pages, tab_of = {}, {}
+        with gr.Tabs() as tabs:
             for title, page in PAGES.items():
-                with gr.Tab(title):
+                with gr.Tab(title, id=title) as tab_of[title]:
                     pages[title] = page(studio, demo)
+        pages["Prompts"].join(pages["Explore"], tabs, tab_of["Prompts"])
 
         def leave(request: gr.Request) -> None:
             studio.shelf.forget(request.session_hash)
@@ -101,9 +119,11 @@ def build(clip: Clip) -> tuple[gr.Blocks, dict]:
 
 
 def header(clip: Clip) -> str:
-    world = (
-        "The drawn world, seen by the tiny model that knows nothing else." if clip.is_tiny else "Real CLIP: drawn scenes and photos alike."
-    )
+    world = "Real CLIP: drawn scenes and photos alike."
+    if clip.is_tiny:
+        world = "The drawn world, seen by the tiny model that knows nothing else."
+    elif clip.is_untrained:
+        world = "Untrained weights: these masks mean nothing."
     badges = "".join(f'<span class="kit-badge">{html.escape(text)}</span>' for text in (f"model: {clip.name}", f"device: {clip.device}"))
     sentence = f"Name what a picture shows, and watch CLIP turn the words into a mask. {world}"
     return f'<div class="kit-head"><h1>{TITLE}</h1><p>{sentence}</p>{badges}</div>'

@@ -11,12 +11,13 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 import gradio as gr
 import numpy as np
 
-from kit.data import Sample
+from kit.data import Sample, toy_samples
 from kit.encode import Clip, ClipError, Tokens
 from kit.images import ImageError
 from kit.methods import ClipEs, ClipEsSettings, Result
@@ -24,8 +25,14 @@ from kit.methods.clip_es import SettingsError
 from kit.prompt import PromptError
 from kit.shapes import ShapeError
 from kit.show import COLOUR_MAPS
+from kit.sweep import EncodedSet, encode_all
 
 SHELF_BYTES = 1_000_000_000
+SCENES_BYTES = 700_000_000  # of drawn scenes with their tokens, the same for every visitor
+SCENES_PART = 5  # drawn and encoded together
+SCENES_SIDES = (160, 224)  # of these scenes in pixels: for the tiny model, for any other
+PRIVATE = MappingProxyType({"api_visibility": "private"})  # of events: not for programs
+QUIET = MappingProxyType({**PRIVATE, "show_progress": "hidden"})
 logger = logging.getLogger("kit.ui")
 
 
@@ -145,10 +152,11 @@ class View:
 class Studio:
     """One model, one lock, and what each visitor has on the shelf."""
 
-    def __init__(self, clip: Clip, shelf: Shelf | None = None):
+    def __init__(self, clip: Clip, shelf: Shelf | None = None, *, scenes: Shelf | None = None):
         self.clip = clip
         self.shelf = shelf or Shelf()
-        self.lock = threading.Lock()
+        self.scenes = scenes or Shelf(SCENES_BYTES)
+        self.lock, self._scenes_lock = threading.Lock(), threading.Lock()
         self.preset = ClipEs(clip).settings
 
     def keep(self, visitor: str, sample: Sample) -> str:
@@ -178,6 +186,38 @@ class Studio:
             self.shelf.put(visitor, name, kept, tokens.last_input.nbytes + tokens.attention.nbytes)
         return kept
 
+    def encoded(self, count: int) -> Iterator[EncodedSet]:
+        """The first `count` scenes of the val split as CLIP sees them, a few more with each step; encoded once for all visitors."""
+        parts: list[EncodedSet] = []
+        for start in range(0, count, SCENES_PART):
+            parts.append(self._encoded_part(start))
+            needed = parts[0].nbytes * count / SCENES_PART
+            if needed > self.scenes.limit:
+                fitting = int(count * self.scenes.limit / needed)
+                raise Refused(f"{count} scenes take more memory than there is for them with {self.clip.name}: choose at most {fitting}")
+            samples, tokens = (sum((getattr(part, name) for part in parts), ())[:count] for name in ("samples", "tokens"))
+            yield replace(parts[0], samples=samples, tokens=tokens)
+
+    def _encoded_part(self, start: int) -> EncodedSet:
+        with self._scenes_lock:
+            kept = self.scenes.get("", str(start))
+            if kept is None:
+                side = SCENES_SIDES[0] if self.clip.is_tiny else SCENES_SIDES[1]
+                samples = list(toy_samples("val", SCENES_PART, size=side, start=start))
+                with self.lock:
+                    kept = encode_all(ClipEs(self.clip, self.preset), samples, split="val", half=not self.clip.is_tiny)
+                self.scenes.put("", str(start), kept, kept.nbytes)
+            return kept
+
+    def in_turn(self, steps: Iterator) -> Iterator:
+        """Steps that ask the model, with the model locked for each and free between them."""
+        while True:
+            with self.lock:
+                step = next(steps, None)
+            if step is None:
+                return
+            yield step
+
     def view(self, visitor: str) -> View:
         view = self.shelf.get(visitor, "view")
         if view is None:
@@ -188,6 +228,12 @@ class Studio:
         tensors = [*view.result.stages.values(), view.result.labels, view.result.confidence]
         self.shelf.put(visitor, "view", view, sum(tensor.nbytes for tensor in tensors))
         return view
+
+    def claim(self, visitor: str, view: View) -> bool:
+        """Whether this view still has to be refined and sent: true once for each."""
+        new = self.shelf.get(visitor, "claimed") is not view
+        self.shelf.put(visitor, "claimed", view, 0)  # its bytes are counted where it is shown
+        return new
 
     def stepped(self, method: ClipEs, sample: Sample, tokens: Tokens) -> Iterator[Result]:
         """The method's steps, with the model locked for the first one, which is the only one that needs it."""
