@@ -69,6 +69,97 @@ def test_a_visit(browser, server, tmp_path):
     assert mask(page) != chosen and server.clip.calls == calls
 
     page.screenshot(path=tmp_path / "explore.png")
+    nothing_is_wrong(page, server)
+
+
+def test_prompts(browser, server, tmp_path):
+    page = visit(browser, server, 1280, 800)
+    calls = server.clip.calls
+    page.get_by_role("tab", name="Prompts").click()
+    page.get_by_text("Open in Explore: boat").wait_for()
+    page.get_by_role("button", name="Measure", exact=True).click()
+    page.get_by_text("templates over the picture with boat.").wait_for(timeout=30_000)
+    first = page.locator(".kit-table .virtual-row").first
+    best = first.inner_text()
+    heading = page.locator(".kit-table th", has_text="mIoU %").first
+    heading.hover()
+    heading.get_by_label("Open cell menu").click()
+    page.get_by_role("menuitem", name="Sort ascending").click()
+    page.wait_for_function("old => document.querySelector('.kit-table .virtual-row').innerText !== old", arg=best)
+    template = first.inner_text().splitlines()[0]
+
+    page.get_by_role("tab", name="Words", exact=True).click()
+    words = page.locator(".kit-words li")
+    before = words.count()
+    own = page.get_by_label("Your own words, and decoys")
+    own.fill("giraffe")
+    own.press("Enter")
+    page.get_by_text("unknown to the tiny model: 'giraffe'").wait_for()
+    own.press("Tab")  # closes the list
+    assert words.count() == before + 1 and server.clip.calls == calls
+
+    page.get_by_role("tab", name="Templates").click()
+    first.locator(".cell-wrap").first.click()
+    page.wait_for_function("text => [...document.querySelectorAll('input')].filter(field => field.value === text).length", arg=template)
+    shown = mask(page)
+    page.get_by_role("button", name="Use this in Explore").click()
+    page.wait_for_function("old => ![...document.querySelectorAll('.kit-strip img')].some(image => image.src === old)", arg=shown)
+    refined(page)
+    assert page.locator(".kit-strip").first.is_visible() and server.clip.calls == calls
+    assert template.replace("{}", "boat") in page.locator(".kit-heats").first.inner_text()
+    page.screenshot(path=tmp_path / "used.png")
+    nothing_is_wrong(page, server)
+
+
+def test_stop_in_the_browser_keeps_the_rows(browser, server):
+    page = visit(browser, server, 1280, 800)
+    page.get_by_role("tab", name="Prompts").click()
+    page.get_by_text("drawn scenes of the val split").click()
+    page.get_by_role("button", name="Measure", exact=True).click()
+    page.wait_for_function("document.querySelectorAll('.kit-table .virtual-row').length > 1", timeout=60_000)
+    page.get_by_role("button", name="Stop", exact=True).click()
+    page.get_by_text("templates are measured, and stay").wait_for()
+    assert page.locator(".kit-table .virtual-row").count() > 1
+    nothing_is_wrong(page, server)
+
+
+def test_two_visitors_do_not_meet(browser, server):
+    """Each has a picture and settings; what one changes leaves the other's page alone."""
+    first, second = visit(browser, server, 1280, 800), visit(browser, server, 1280, 800)  # each page has a context of its own
+    before = mask(second)
+    second.locator(".kit-gallery button").nth(2).click()
+    second.wait_for_function("old => ![...document.querySelectorAll('.kit-strip img')].some(image => image.src === old)", arg=before)
+    refined(second)
+    theirs = mask(second)
+
+    first.locator(".kit-panel button.label-wrap", has_text="Map").click()
+    first.get_by_label("number input for Background power").fill("6")
+    first.get_by_label("number input for Background power").press("Enter")
+    first.wait_for_function("old => ![...document.querySelectorAll('.kit-strip img')].some(image => image.src === old)", arg=before)
+    refined(first)
+    assert mask(first) not in (before, theirs)  # the first scene with the new setting
+    assert mask(second) == theirs
+    second.locator(".kit-panel button.label-wrap", has_text="Map").click()
+    assert second.get_by_label("number input for Background power").input_value() == "1"
+    nothing_is_wrong(first, server)
+    nothing_is_wrong(second, server)
+
+
+def test_a_typed_class_is_asked_for(browser, server):
+    page = visit(browser, server, 1280, 800)
+    before = mask(page)
+    classes = page.get_by_label("Classes in the picture")
+    classes.fill("giraffe")
+    classes.press("Enter")
+    page.get_by_text("'giraffe' is unknown to the tiny model").first.wait_for()
+    refined(page)
+    assert page.get_by_role("radio", name="giraffe").count() == 1
+    assert mask(page) != before
+    nothing_is_wrong(page, server)
+
+
+def nothing_is_wrong(page, server) -> None:
+    """No complaint in the console, nothing asked of another machine, a text beside every image."""
     assert not page.complaints
     outside = {url for url in page.asked if not url.startswith((server.url, "data:", "blob:"))}
     assert not outside
@@ -78,4 +169,8 @@ def test_a_visit(browser, server, tmp_path):
 
 def test_it_fits_on_a_phone(browser, server):
     page = visit(browser, server, 390, 844)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.get_by_role("tab", name="Prompts").click()
+    page.get_by_role("button", name="Measure", exact=True).click()
+    page.locator(".kit-scatter, .kit-table .virtual-row").first.wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -359,6 +359,7 @@ class Explore:
         visitor = request.session_hash
         view = self.studio.view(visitor)
         if not self.studio.claim(visitor, view):
+            yield [gr.skip()] * 4
             return
         if not view.done:
             for result in self.studio.stepped(view.method, view.sample, view.tokens):
