@@ -47,15 +47,6 @@ KNOBS = (
 )
 
 
-class HeatChoice(gr.Radio):
-    """Whose heat is shown. A choice that has just gone is no mistake: page and server learn of new classes at different moments."""
-
-    is_template = True  # drawn as a radio
-
-    def preprocess(self, payload: str | None) -> str:
-        return payload if isinstance(payload, str) else ""
-
-
 class Explore:
     """The page: laid out when made, with its events. Of a visitor it keeps nothing but what lies on the studio's shelf."""
 
@@ -181,7 +172,8 @@ class Explore:
             self.restore = gr.UploadButton("Load settings from JSON", file_types=[".json"], size="sm")
 
     def _lay_out_result(self) -> None:
-        self.controls["shown"] = HeatChoice([], label="Heat of", container=False, show_label=False, elem_classes="kit-shown")
+        # no radio: that would refuse a name that has just gone, before the page has heard of the new classes
+        self.controls["shown"] = gr.Dropdown([], label="Show the heat of", allow_custom_value=True, elem_classes="kit-shown")
         self.strip = gr.HTML()
         self.notes = gr.HTML(elem_classes="kit-notes")
         with gr.Tabs():
@@ -312,7 +304,7 @@ class Explore:
         kept += [f"{name} = {word}" for name, word in own.items() if word != name and name not in with_entry]
         choices = [f"{name} = {word}" for name in names for word in SYNONYMS.get(name, ()) if not self.clip.unknown_words(word)]
         words = gr.Dropdown(choices=list(dict.fromkeys([*choices, *kept])), value=kept, multiselect=True, allow_custom_value=True)
-        return words, gr.Radio(choices=list(names), value=shown if shown in names else names[0])
+        return words, gr.Dropdown(choices=list(names), value=shown if shown in names else names[0])
 
     def suggest_classes(self, request: gr.Request, key: str, names: list[str], template: str):
         likely, shares = self._likely(request.session_hash, key, self.studio.sample(request.session_hash, key), template)
@@ -515,6 +507,6 @@ def compared(view: View, left: str, right: str) -> tuple[np.ndarray, np.ndarray]
 def write_pictures(view: View, folder: Path) -> tuple[Path, Path]:
     """The mask with uncertain pixels set to 255, and the overlay."""
     labels = view.method.pseudo_mask(view.result)
-    save_mask(folder / "mask.png", figures.painted(labels, view.sample.names))
+    save_mask(folder / "mask.png", show.in_voc_colours(labels, view.sample.names))
     save_image(folder / "overlay.png", figures.mask_picture(view))
     return folder / "mask.png", folder / "overlay.png"

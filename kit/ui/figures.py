@@ -27,14 +27,6 @@ def palette_ids(names: Sequence[str]) -> dict[str, int]:
     return {name: VOC_CLASSES.index(name) + 1 if name in VOC_CLASSES else FIRST_FREE + others.index(name) for name in names}
 
 
-def painted(labels: Tensor, names: Sequence[str]) -> np.ndarray:
-    """A result's labels (0..C) as palette numbers.   (H, W) -> uint8 (H, W), 255 stays."""
-    table = np.zeros(256, np.uint8)
-    table[1 : 1 + len(names)] = list(palette_ids(names).values())
-    table[mask.IGNORE] = mask.IGNORE
-    return table[labels.cpu().numpy()]
-
-
 def hex_colour(name: str, names: Sequence[str]) -> str:
     return "#{:02x}{:02x}{:02x}".format(*PALETTE[palette_ids(names)[name]])
 
@@ -51,7 +43,7 @@ def scene_iou(view: View, labels: Tensor) -> float | None:
     truth = view.sample.truth
     if truth is None:
         return None
-    asked = painted(labels, view.sample.names)
+    asked = show.in_voc_colours(labels, view.sample.names)
     there = {VOC_CLASSES[number - 1] for number in np.unique(truth) if 0 < number <= len(VOC_CLASSES)}
     names = ("background", *sorted({*there, *view.sample.names}))
     table = np.zeros(256, np.uint8)
@@ -70,7 +62,7 @@ def leakage(view: View) -> list[str]:
     sample = view.sample
     if sample.truth is None or sample.stuff is None:
         return []
-    labels, lines = painted(view.result.labels, sample.names), []
+    labels, lines = show.in_voc_colours(view.result.labels, sample.names), []
     for name in sample.names:
         where = labels == palette_ids(sample.names)[name]
         if not where.any():
@@ -266,7 +258,7 @@ def word_bars(similarities: Mapping[str, float], marks: Mapping[str, str]) -> st
 
 def plain_mask(view: View, labels: Tensor) -> np.ndarray:
     """A label map over the view's picture, nothing hatched."""
-    return show.mask_overlay(view.sample.image, painted(labels, view.sample.names), opacity=view.look.opacity)
+    return show.mask_overlay(view.sample.image, show.in_voc_colours(labels, view.sample.names), opacity=view.look.opacity)
 
 
 def packed(view: View, title: str, drawn: Callable[[], np.ndarray]) -> str:
