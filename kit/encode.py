@@ -335,15 +335,6 @@ class CutTokenizer:
     def encode(self, text: str) -> list[int]:
         return [self._table.get(token, self.unknown) for token in self._base.encode(text)]
 
-    def _check_length(self, prompts: Sequence[str]) -> None:
-        """What does not fit would be cut without a word."""
-        if not hasattr(self.tokenizer, "encode"):  # tokenizers of other models cut by rules of their own
-            return
-        room = self.tokenizer.context_length - 2  # start and end
-        for prompt in prompts:
-            if len(self.tokenizer.encode(prompt)) > room:
-                raise ClipError(f"a prompt may have {room} tokens with {self.name}, this one is longer: {prompt[:60]!r}...; shorten it")
-
     def unknown_words(self, text: str) -> list[str]:
         words = [word.strip(".,;:!?\"'()") for word in text.split()]
         return [word for word in dict.fromkeys(words) if word and self.unknown in self.encode(word)]
