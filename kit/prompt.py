@@ -2,10 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-import torch
 from torch import Tensor
-
-from kit.shapes import check_shape
 
 MAX_WORDS = 60  # a prompt longer than this cannot fit into CLIP's 77 tokens
 
@@ -63,13 +60,3 @@ def sharpness(scores: Sequence[Tensor]) -> float:
     spread = sum(image.var(correction=0) for image in several)
     level = sum(image.mean() for image in several)
     return float(spread / (level + 1e-6))  # 1e-6: FMA-WSSS, released code
-
-
-def present_scores(logits: Tensor, present: Tensor) -> list[Tensor]:
-    """Each image's softmax scores of its present classes.
-
-    logits (B, T) over all names and background words, present bool (B, T) -> B vectors.
-    """
-    check_shape(logits, "B T", "logits")
-    present = check_shape(torch.as_tensor(present, dtype=torch.bool), "B T", "present", B=len(logits), T=logits.shape[1])
-    return [row[mask] for row, mask in zip(logits.softmax(-1), present, strict=True)]

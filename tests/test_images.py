@@ -4,7 +4,6 @@ import io
 import os
 import struct
 import threading
-import time
 import tracemalloc
 import warnings
 import zlib
@@ -202,14 +201,12 @@ def test_a_bomb_is_refused_by_its_header(side, tmp_path):
     path.write_bytes(png(side, side, 1, 0, [row] * side))
     assert path.stat().st_size < 60_000
     tracemalloc.start()
-    started = time.perf_counter()
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         sentence = refusal(path)
-    seconds = time.perf_counter() - started
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert not heard and seconds < 0.5 and peak < 1_000_000
+    assert not heard and peak < 1_000_000  # decoded, it would be 18 MB at least
     assert f"{side:,} x {side:,} = {side * side:,} pixels" in sentence and "50,000,000" in sentence and "bomb.png" in sentence
 
 

@@ -7,7 +7,6 @@ import torch
 
 from kit import prompt
 from kit.prompt import PromptError
-from kit.shapes import ShapeError
 
 
 def test_a_template_has_one_slot():
@@ -63,13 +62,3 @@ def test_sharpness_by_hand():
 def test_the_more_even_template_is_sharper():
     even, uneven = [torch.tensor([0.4, 0.3])] * 3, [torch.tensor([0.69, 0.01])] * 3
     assert prompt.sharpness(even) < prompt.sharpness(uneven)
-
-
-def test_scores_of_present_classes():
-    logits = torch.log(torch.tensor([[1.0, 2.0, 1.0], [1.0, 1.0, 8.0]]))
-    first, second = prompt.present_scores(logits, torch.tensor([[True, True, False], [False, False, True]]))
-    torch.testing.assert_close(first, torch.tensor([0.25, 0.5]))
-    torch.testing.assert_close(second, torch.tensor([0.8]))
-    assert [len(row) for row in prompt.present_scores(logits, [[1, 0, 0], [0, 0, 0]])] == [1, 0]
-    with pytest.raises(ShapeError, match="present"):
-        prompt.present_scores(logits, [[True, False]] * 2)
