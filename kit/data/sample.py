@@ -1,11 +1,8 @@
-"""Pictures with the names of what they show and, where known, the truth."""
+"""A picture with the names of what it shows and, where known, the truth."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-
-from kit.words import VOC_CLASSES
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,31 +36,6 @@ class Sample:
             if not isinstance(plane, np.ndarray) or plane.dtype != np.uint8 or plane.shape != image.shape[:2]:
                 size = ", ".join(map(str, image.shape[:2]))
                 raise ValueError(f"expected {field} uint8 ({size}) like the image, got {_describe(plane)}; resize or convert it")
-
-
-def toy_samples(split: str, count: int, *, size: int | tuple[int, int] = 160, start: int = 0) -> Iterator[Sample]:
-    """Scenes of the drawn world, always the same ones: number `start` and the `count - 1` after it of a split.
-
-    size: the side of the square, or (rows, columns), in pixels -> Samples with truth and stuff;
-    their names are in VOC's order, their ids like "val-000012".
-    Raises ValueError at once if there is no such split or it has fewer scenes.
-    """
-    from kit.toy.scene import SPLITS, draw, split_seed  # the drawing is only loaded by those who draw
-
-    if split not in SPLITS:
-        raise ValueError(f"expected a split among {', '.join(SPLITS)}, got {split!r}; choose one of those")
-    scenes = len(SPLITS[split])
-    if start < 0 or count < 0 or start + count > scenes:
-        raise ValueError(f"expected scenes between 0 and {scenes:,} of {split!r}, got {count:,} from {start:,} on; ask for fewer")
-
-    world = "web" if split == "web" else "voc"
-
-    def sample(index: int) -> Sample:
-        scene = draw(split_seed(split, index), size=size, world=world)
-        seen = {name for name, _ in scene.objects}
-        return Sample(scene.image, tuple(name for name in VOC_CLASSES if name in seen), scene.truth, scene.stuff, f"{split}-{index:06d}")
-
-    return (sample(index) for index in range(start, start + count))
 
 
 def _describe(value: object) -> str:

@@ -1,0 +1,71 @@
+"""A data set: pictures that are read one at a time, with their image-level labels and, where known, their truth."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from kit.data.sample import Sample
+
+
+class DataError(ValueError):
+    """A data set or one of its files that cannot be used, told in one sentence that names the file."""
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One picture of a data set that has not been read yet.
+
+    id: unique, and the name of its mask. names() -> the classes in it, tuple of str; size() -> (rows, columns) without decoding the pixels;
+    image() -> uint8 (H, W, 3); truth() -> uint8 (H, W), or None in its place where there is no truth.   The four raise DataError or
+    ImageError, which name the file.
+    """
+
+    id: str
+    names: Callable[[], tuple[str, ...]]
+    size: Callable[[], tuple[int, int]]
+    image: Callable[[], np.ndarray]
+    truth: Callable[[], np.ndarray] | None = None
+
+    def sample(self, *, truth: bool = False) -> Sample:
+        """The picture read, with its truth if asked for.   Raises DataError or ImageError for a file that cannot be used."""
+        if truth and self.truth is None:
+            raise DataError(f"{self.id} has no truth: only pictures with a known answer can be scored")
+        image, labels = self.image(), self.truth() if truth else None
+        if labels is not None and labels.shape != image.shape[:2]:
+            sizes = (" x ".join(map(str, array.shape[:2])) for array in (labels, image))
+            raise DataError("{id}: its truth has {} pixels, its picture {}; one of the two files is wrong".format(*sizes, id=self.id))
+        return Sample(image, self.names(), labels, id=self.id)
+
+
+@dataclass(frozen=True, eq=False)
+class DataSet:
+    """Pictures of one split, in order.
+
+    name: toy, voc, coco or folder; classes: what a label means, label = index + 1; labels_from: where the image-level labels come from, in
+    words that stand in every result; refused: (id, reason) of what was left out when the list was read (with skip_bad only).
+    """
+
+    name: str
+    split: str
+    classes: tuple[str, ...]
+    labels_from: str
+    entries: tuple[Entry, ...]
+    refused: tuple[tuple[str, str], ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    @property
+    def has_truth(self) -> bool:
+        return all(entry.truth is not None for entry in self.entries)
+
+    def samples(self, *, truth: bool = False, refuse: Callable[[str, str], None] | None = None) -> Iterator[Sample]:
+        """Every picture in order; what cannot be read raises its error or, with `refuse`, is told to it (id, reason) and left out."""
+        for entry in self.entries:
+            try:
+                yield entry.sample(truth=truth)
+            except ValueError as error:
+                if refuse is None:
+                    raise
+                refuse(entry.id, str(error))
