@@ -5,14 +5,16 @@ import os
 import secrets
 import threading
 import warnings
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 from PIL import Image
 
+Pixels = TypeVar("Pixels")
 Source = str | os.PathLike | bytes | BinaryIO | Image.Image | np.ndarray
 
 
@@ -49,6 +51,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_ON_ITS_SIDE = (5, 6, 7, 8)
 
 # Python's warning filters belong to the whole process: one thread at a time may change them and put them back.
 _warning_filters = threading.Lock()
@@ -82,6 +85,14 @@ def load_image(source: Source, *, max_pixels: int = 50_000_000) -> np.ndarray:
         with _pillow(name):
             return _rgb(source, name)
     return _read(source, max_pixels, _rgb)
+
+
+def image_size(path: str | os.PathLike, *, max_pixels: int = 50_000_000) -> tuple[int, int]:
+    """The rows and columns that load_image would give, from the header of the file alone.
+
+    Raises ImageError for what load_image refuses by its header; that the pixels are damaged only shows when they are read.
+    """
+    return _read(path, max_pixels, _rows_columns)
 
 
 def load_mask(source: Source, *, max_pixels: int = 50_000_000) -> np.ndarray:
@@ -150,7 +161,7 @@ def _from_array(array: np.ndarray, max_pixels: int) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(array))
 
 
-def _read(source: Source, max_pixels: int, pixels: Callable[[Image.Image, str], np.ndarray]) -> np.ndarray:
+def _read(source: Source, max_pixels: int, pixels: Callable[[Image.Image, str], Pixels]) -> Pixels:
     """What `pixels` makes of the picture in a path, bytes or binary file."""
     if isinstance(source, str | os.PathLike):
         path = Path(os.fsdecode(source))
@@ -188,7 +199,7 @@ def _seekable(file: BinaryIO, max_pixels: int) -> BinaryIO:
     return io.BytesIO(data)
 
 
-def _decoded(file: BinaryIO, name: str, max_pixels: int, pixels: Callable[[Image.Image, str], np.ndarray]) -> np.ndarray:
+def _decoded(file: BinaryIO, name: str, max_pixels: int, pixels: Callable[[Image.Image, str], Pixels]) -> Pixels:
     with _pillow(name):
         file.seek(0)
         prefix = file.read(16)
@@ -206,8 +217,7 @@ def _decoded(file: BinaryIO, name: str, max_pixels: int, pixels: Callable[[Image
 
 def _rgb(image: Image.Image, name: str) -> np.ndarray:
     image.load()
-    if image.mode in ("I", "F"):
-        raise ImageError(f"{name}pixels of 32 bit (Pillow's mode {image.mode}) have no fixed range; save the picture with 8 or 16 bit")
+    _check_range(image, name)
     turn = _TURNS.get(_orientation(image))
     if image.mode.startswith("I;16"):
         image = _from_grey16(image)
@@ -218,6 +228,43 @@ def _rgb(image: Image.Image, name: str) -> np.ndarray:
         image = paper
     image = image.convert("RGB")
     return np.array(image if turn is None else image.transpose(turn))
+
+
+def _check_range(image: Image.Image, name: str) -> None:
+    if image.mode in ("I", "F"):
+        raise ImageError(f"{name}pixels of 32 bit (Pillow's mode {image.mode}) have no fixed range; save the picture with 8 or 16 bit")
+
+
+def _rows_columns(image: Image.Image, name: str) -> tuple[int, int]:
+    _check_range(image, name)
+    if image.format == "PNG":
+        with Image.open(_same_words_on_one_pixel(image.fp)) as pixel:
+            orientation = _orientation(pixel)
+    else:
+        orientation = _orientation(image)
+    columns, rows = image.size
+    return (columns, rows) if orientation in _ON_ITS_SIDE else (rows, columns)
+
+
+def _same_words_on_one_pixel(file: BinaryIO) -> BinaryIO:
+    """A PNG of one pixel with what a PNG says of itself, which may stand behind its pixels, where Pillow finds it only by decoding them."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+    parts = [b"\x89PNG\r\n\x1a\n", chunk(b"IHDR", bytes([0, 0, 0, 1, 0, 0, 0, 1, 8, 0, 0, 0, 0]))]
+    file.seek(8)
+    pixels = False
+    while len(head := file.read(8)) == 8 and (kind := head[4:]) != b"IEND" and not (pixels and kind == b"fcTL"):  # fcTL: the next frame
+        length = int.from_bytes(head[:4], "big")
+        if kind in (b"eXIf", b"iTXt", b"tEXt", b"zTXt"):
+            parts.append(chunk(kind, file.read(length)))
+            file.seek(4, io.SEEK_CUR)
+        else:
+            pixels = pixels or kind == b"IDAT"
+            file.seek(length + 4, io.SEEK_CUR)
+    parts += [chunk(b"IDAT", zlib.compress(b"\0\0")), chunk(b"IEND", b"")]
+    return io.BytesIO(b"".join(parts))
 
 
 def _orientation(image: Image.Image) -> int:

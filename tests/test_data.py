@@ -5,7 +5,8 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from kit.data import Sample, toy_samples
+from kit.data import DataError, DataSet, Entry, Sample, open_data, toy_samples
+from kit.data.dataset import collected
 from kit.words import VOC_CLASSES
 
 IMAGE, PLANE = np.zeros((4, 6, 3), np.uint8), np.zeros((4, 6), np.uint8)
@@ -96,3 +97,74 @@ def test_scenes_are_drawn_when_they_are_asked_for():
 def test_scenes_that_are_not_there(split, count, start, told):
     with pytest.raises(ValueError, match=told):
         toy_samples(split, count, start=start)
+
+
+# ---- data sets
+
+
+def test_the_drawn_world_is_a_data_set():
+    data = open_data("toy", count=3, size=(48, 64))
+    assert (data.name, data.split, len(data), data.has_truth, data.classes) == ("toy", "val", 3, True, VOC_CLASSES)
+    (first,) = toy_samples("val", 1, size=(48, 64))
+    read = next(data.samples(truth=True))
+    assert np.array_equal(read.image, first.image) and np.array_equal(read.truth, first.truth) and read.names == first.names
+    assert data.entries[0].size() == (48, 64)
+    assert len(open_data("toy")) == 200 and open_data("toy", split="web", count=1).entries[0].id == "web-000000"
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        ({"name": "cityscapes"}, "toy, voc, coco, folder, got 'cityscapes'"),
+        ({"name": "voc"}, "voc needs root"),
+        ({"name": "coco"}, "coco needs root"),
+        ({"name": "folder"}, "folder needs root"),
+        ({"name": "folder", "root": "x", "split": "val"}, "a folder has no splits"),
+        ({"name": "toy", "root": "x"}, "takes no root"),
+        ({"name": "toy", "labels": "masks"}, "takes no labels"),
+        ({"name": "toy", "split": "test"}, "expected a split among"),
+        ({"name": "toy", "count": 10**9}, "ask for fewer"),
+        ({"name": "toy", "count": 0}, "at least 1"),
+        ({"name": "toy", "size": 0}, "size"),
+    ],
+)
+def test_data_sets_that_are_asked_for_in_a_wrong_way(call, told):
+    with pytest.raises(DataError, match=told):
+        open_data(**call)
+
+
+def entry_of(id="a", image=lambda: IMAGE, truth=None):
+    return Entry(id, lambda: ("cat",), lambda: IMAGE.shape[:2], image, truth)
+
+
+def test_what_cannot_be_read_raises_or_is_told():
+    def broken():
+        raise DataError("a.jpg is broken")
+
+    data = DataSet("folder", "", ("cat",), "labels.csv", (entry_of("a", broken), entry_of("b"), entry_of("c", truth=lambda: PLANE.T)))
+    told = []
+    assert [sample.id for sample in data.samples(refuse=lambda *why: told.append(why))] == ["b", "c"] and told == [("a", "a.jpg is broken")]
+    with pytest.raises(DataError, match="a.jpg is broken"):
+        list(data.samples())
+    with pytest.raises(DataError, match="c: its truth has 6 x 4 pixels, its picture 4 x 6"):
+        data.entries[2].sample(truth=True)
+    with pytest.raises(DataError, match="b has no truth"):
+        data.entries[1].sample(truth=True)
+    assert not data.has_truth
+
+
+def test_the_list_is_read_as_far_as_needed():
+    made = []
+
+    def entry(id):
+        made.append(id)
+        if id == "b":
+            raise DataError("b is bad")
+        return entry_of(id)
+
+    with pytest.raises(DataError, match="b is bad"):
+        collected("abcd", entry, count=2)
+    entries, refused = collected("abcd", entry, count=2, skip_bad=True)
+    assert [found.id for found in entries] == ["a", "c"] and refused == (("b", "b is bad"),) and made[-1] == "c"
+    with pytest.raises(DataError, match="no picture is left"):
+        collected("b", entry, skip_bad=True)

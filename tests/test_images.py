@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-from kit.images import PALETTE, ImageError, load_image, load_mask, save_image, save_mask
+from kit.images import PALETTE, ImageError, image_size, load_image, load_mask, save_image, save_mask
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 
@@ -162,6 +163,50 @@ def test_exif_orientation_is_applied(orientation, format):
     assert np.abs(loaded.astype(int) - photo()).max() <= (12 if format == "JPEG" else 0)
 
 
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "AVIF"])
+@pytest.mark.parametrize("orientation", [1, 3, 5, 6, 7, 8])
+def test_the_size_alone_is_that_of_the_picture(orientation, format, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {} if format in ("GIF", "BMP") else {"exif": exif}
+    data = encoded(Image.fromarray(photo()), format, **options)
+    (tmp_path / "picture").write_bytes(data)
+    turned = orientation >= 5 and bool(options)
+    assert image_size(tmp_path / "picture") == load_image(data).shape[:2] == ((40, 24) if turned else (24, 40))
+
+
+def exif_behind_the_pixels(orientation):
+    """A PNG whose EXIF block stands after its pixels, which the format allows."""
+    block = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0" + bytes([orientation]) + b"\0\0\0\0\0\0"
+    chunk = len(block).to_bytes(4, "big") + b"eXIf" + block + zlib.crc32(b"eXIf" + block).to_bytes(4, "big")
+    data = encoded(Image.fromarray(photo()), "PNG")
+    return data[:-12] + chunk + data[-12:]
+
+
+def test_the_size_of_a_png_that_says_at_its_end_how_it_was_held():
+    assert image_size(exif_behind_the_pixels(6)) == load_image(exif_behind_the_pixels(6)).shape[:2] == (40, 24)
+    assert image_size(exif_behind_the_pixels(3)) == (24, 40)
+    xmp = PngInfo()
+    xmp.add_itxt("XML:com.adobe.xmp", '<x tiff:Orientation="8"/>')
+    held = encoded(Image.fromarray(photo()), "PNG", pnginfo=xmp)
+    assert image_size(held) == load_image(held).shape[:2] == (40, 24)
+
+
+def test_the_size_needs_no_pixels():
+    data = encoded(Image.fromarray(photo()), "PNG")
+    assert image_size(data[: data.index(b"IDAT") + 6]) == (24, 40)
+    with pytest.raises(ImageError):
+        load_image(data[: data.index(b"IDAT") + 6])
+    for source, told in (
+        (b"no picture", "not a picture"),
+        (b"", "empty"),
+        ("/none/there.jpg", "no such file"),
+        (png(20_000, 20_000, 8, 2, []), "400,000,000 pixels"),
+    ):
+        with pytest.raises(ImageError, match=told):
+            image_size(source)
+
+
 def test_a_broken_exif_block_does_not_spoil_a_picture():
     data = encoded(Image.fromarray(photo()), "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x09broken")
     with warnings.catch_warnings(record=True) as heard:
@@ -295,6 +340,7 @@ SEEDS = {
     "gif": encoded(Image.fromarray(photo()), "GIF"),
     "webp": encoded(Image.fromarray(photo()), "WEBP"),
     "bmp": encoded(Image.fromarray(photo()), "BMP"),
+    "late": exif_behind_the_pixels(6),
 }
 
 
@@ -312,6 +358,7 @@ def test_damaged_files_give_a_picture_or_an_image_error(kind, changes, length):
         warnings.simplefilter("always")
         try:
             picture = load_image(bytes(data[:length]), max_pixels=100_000)
+            assert image_size(bytes(data[:length]), max_pixels=100_000) == picture.shape[:2]
         except ImageError:
             picture = np.zeros((1, 1, 3), np.uint8)
     assert not heard

@@ -1,7 +1,9 @@
 """A data set: pictures that are read one at a time, with their image-level labels and, where known, their truth."""
 
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -69,3 +71,38 @@ class DataSet:
                 if refuse is None:
                     raise
                 refuse(entry.id, str(error))
+
+
+def collected(
+    ids: Iterable[str], entry: Callable[[str], Entry], *, count: int | None = None, skip_bad: bool = False
+) -> tuple[tuple[Entry, ...], tuple[tuple[str, str], ...]]:
+    """The first `count` entries that can be made (None: all), and (id, reason) of what was refused on the way.
+
+    Raises DataError for the first refusal unless skip_bad is set, and if nothing is left.
+    """
+    entries, refused, seen = [], [], set()
+    for id in ids:
+        if len(entries) == count:
+            break
+        try:
+            if id in seen:
+                raise DataError(f"{id} stands twice in the list; remove one of them")
+            seen.add(id)
+            entries.append(entry(id))
+        except DataError as error:
+            if not skip_bad:
+                raise
+            refused.append((id, str(error)))
+    if not entries:
+        first = f"; the first of {len(refused):,} that were refused: {refused[0][1]}" if refused else ""
+        raise DataError(f"no picture is left in this data set{first or '; its list is empty'}")
+    return tuple(entries), tuple(refused)
+
+
+def files_in(folder: Path) -> frozenset[str]:
+    """The names of all files in a folder, asked for once instead of once a picture.   Raises DataError if there is no such folder."""
+    try:
+        with os.scandir(folder) as found:
+            return frozenset(item.name for item in found)
+    except OSError as error:
+        raise DataError(f"{folder}: the folder cannot be read ({error.strerror}); check the path") from error

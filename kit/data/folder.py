@@ -1,0 +1,111 @@
+"""A folder of your own: pictures, labels.csv and, if you have them, masks."""
+
+from functools import partial
+from os import PathLike
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from kit.data.dataset import DataError, DataSet, Entry, collected
+from kit.data.labels import PICTURES, Cell, LabelList, key_of, names_in, names_of_cells, read_truth, written_rows
+from kit.images import image_size, load_image
+from kit.words import COCO_CLASSES, VOC_CLASSES
+
+LAYOUT = 'a folder with pictures and labels.csv, a line for each picture such as "cat1.jpg,cat;sofa"; masks/cat1.png is its truth, if known'
+MOST = 254  # classes a mask has numbers for, besides 0 and 255
+
+
+def folder_data(root: str | PathLike, *, labels: str | PathLike | None = None, count: int | None = None, skip_bad: bool = False) -> DataSet:
+    """A folder with pictures, in the order of its labels.csv (columns file and classes, the classes separated by ; or ,).
+
+    labels: None for labels.csv; "masks" for all pictures with the labels in their truth; else the path of another list. Truth:
+    masks/ID.png or SegmentationClass/ID.png; the id of a/b.jpg is a_b. Classes: those of classes.txt, one a line (a first line "background"
+    is label 0); without it VOC's or COCO's if these have all the names, else the names in the order in which they appear.
+    Raises DataError naming the file that is missing or wrong; with skip_bad what concerns one picture goes to `refused` instead.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise DataError(f"{root}: there is no such folder; the kit reads {LAYOUT}")
+    path = root / "labels.csv" if labels is None else None if labels == "masks" else Path(labels)
+    if path is not None and not path.is_file():
+        raise DataError(f"{path}: there is no such list; the kit reads {LAYOUT}")
+    classes = _classes(root)
+    masks = next((folder for folder in (root / "masks", root / "SegmentationClass") if folder.is_dir()), None)
+    rows: dict[str, tuple[str, list[Cell]]] = {}
+    listed = None
+    if path is None or path.suffix.lower() == ".npy":
+        if classes is None:
+            raise DataError(f"{root / 'classes.txt'}: there is no such file, but only it can name the numbers; write one class a line")
+        files = _all_pictures(root, masks)
+        listed = None if path is None else LabelList.read(path, classes, ids=[key_of(file) for file in files])
+    else:
+        table = written_rows(path)
+        files = [file for _, file, _ in table]
+        rows = {file: (where, cells) for where, file, cells in reversed(table)}
+        classes = classes or _classes_of([cell for _, _, cells in table for cell in cells], path)
+    owner: dict[str, str] = {}
+
+    def entry(file: str) -> Entry:
+        picture = _picture(root, file, path)
+        id = key_of(picture.relative_to(root).as_posix()).replace("/", "_")
+        if owner.setdefault(id.casefold(), file) != file:
+            raise DataError(f"{picture}: its mask would have the same name as that of {owner[id.casefold()]}; rename one of the two")
+        mask = None if masks is None else masks / f"{id}.png"
+        mask = mask if mask is not None and mask.is_file() else None
+        if file in rows:
+            names = partial(tuple, names_of_cells(rows[file][1], classes, rows[file][0]))
+        elif listed is not None:
+            names = partial(tuple, listed.names(key_of(file)))
+        elif mask is None:
+            raise DataError(f"{picture}: there is no mask to take its labels from; add one or leave the picture out")
+        else:
+            names = partial(names_in, mask, classes)
+        truth = None if mask is None else partial(read_truth, mask, classes)
+        return Entry(id, names, partial(image_size, picture), partial(load_image, picture), truth)
+
+    entries, refused = collected(files, entry, count=count, skip_bad=skip_bad)
+    labels_from = "the truth masks" if path is None else "labels.csv" if labels is None else str(labels)
+    return DataSet("folder", root.resolve().name, classes, labels_from, entries, refused)
+
+
+def _picture(root: Path, file: str, path: Path | None) -> Path:
+    """Where a picture of the list lies; its ending may be left out.   Raises DataError if it is not there or lies elsewhere."""
+    name = file.replace("\\", "/")
+    outside = PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive or ".." in PurePosixPath(name).parts
+    if outside or not name.isprintable():
+        raise DataError(f"{path}: {file!r} is no picture within {root}; write its path from there on")
+    found = [root / f"{name}{ending}" for ending in ("", *PICTURES) if (root / f"{name}{ending}").is_file()]
+    if not found:
+        raise DataError(f"{root / name}: there is no such picture, though {path} names it; correct the list or add the picture")
+    return found[0]
+
+
+def _all_pictures(root: Path, masks: Path | None) -> list[str]:
+    found = (path for path in root.rglob("*") if path.suffix.lower() in PICTURES and (masks is None or masks not in path.parents))
+    return sorted(path.relative_to(root).as_posix() for path in found)
+
+
+def _classes(root: Path) -> tuple[str, ...] | None:
+    """The classes of classes.txt, None if there is no such file."""
+    path = root / "classes.txt"
+    if not path.is_file():
+        return None
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: the classes cannot be read ({error}); save them again as UTF-8 text") from error
+    names = [line for line in lines if line]
+    names = names[1:] if names and names[0].lower() in ("background", "_background_", "__background__") else names
+    if len(set(names)) < len(names) or not 0 < len(names) <= MOST:
+        raise DataError(f"{path}: expected 1 to {MOST} classes, each once, one a line, got {len(names)} lines; correct the file")
+    return tuple(names)
+
+
+def _classes_of(cells: list[Cell], path: Path) -> tuple[str, ...]:
+    names = dict.fromkeys(cells)
+    if any(not isinstance(name, str) or name.isdecimal() for name in names):
+        raise DataError(f"{path}: it has numbers for classes, and no classes.txt names them; write that file, one class a line")
+    for known in (VOC_CLASSES, COCO_CLASSES):
+        if set(names) <= set(known):
+            return known
+    if len(names) > MOST:
+        raise DataError(f"{path}: expected at most {MOST} classes, got {len(names):,}; is the first column the picture?")
+    return tuple(names)

@@ -1,0 +1,67 @@
+"""Files of what was learned: safetensors that know which CLIP, classes, split and settings they belong to."""
+
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from torch import Tensor
+
+BELONGS = "belongs_to"  # the entry of safetensors' header that holds the description
+
+
+class LearnedError(ValueError):
+    """A file of something learned that cannot be read or does not fit, told in one sentence."""
+
+
+def save_learned(path: str | os.PathLike, tensors: Mapping[str, Tensor], about: Mapping) -> None:
+    """Write what was learned with what it belongs to; the file appears whole or not at all.
+
+    tensors: name -> tensor, any device; about: plain values, ready for JSON.   Raises LearnedError if the file cannot be written.
+    """
+    from safetensors.torch import save
+
+    path = Path(path)
+    part = path.with_name(f".{secrets.token_hex(8)}.part")
+    data = save(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, {BELONGS: json.dumps(about, allow_nan=False)}
+    )
+    try:
+        part.write_bytes(data)
+        os.replace(part, path)
+    except OSError as error:
+        with suppress(OSError):  # nothing to remove if it was never there
+            part.unlink()
+        raise LearnedError(f"{path}: the file cannot be written ({error.strerror or error}); check the folder") from error
+
+
+def load_learned(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict]:
+    """What `save_learned` wrote: the tensors and what they belong to.   Raises LearnedError for any other file."""
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise LearnedError(f"{path}: there is no such file; learn one with python -m kit fit")
+    try:
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {})[BELONGS])
+            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118  no dict
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise LearnedError(f"{path}: this is no file of something the kit has learned; learn one with python -m kit fit") from error
+
+
+def check_belongs(path: str | os.PathLike, about: Mapping, **expected) -> None:
+    """Refuses a learned file whose description differs from what is expected.   Raises LearnedError that names the first difference."""
+    for name, wanted in expected.items():
+        if about.get(name) != wanted:
+            raise LearnedError(
+                f"{path}: this was learned with {name.replace('_', ' ')} {_short(about.get(name))}, here it is {_short(wanted)}; "
+                "take the file that fits, or learn one with python -m kit fit"
+            )
+
+
+def _short(value) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

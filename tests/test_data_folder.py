@@ -1,0 +1,145 @@
+"""A folder of one's own: pictures, labels.csv, masks, classes.txt."""
+
+import numpy as np
+import pytest
+
+from kit.data import DataError, open_data
+from kit.images import save_image, save_mask
+from kit.words import COCO_CLASSES, VOC_CLASSES
+
+PICTURE = np.full((5, 7, 3), 90, np.uint8)
+
+
+def folder(root, csv, *files, classes=None, masks=()):
+    for file in files:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        save_image(root / file, PICTURE)
+    for name, label in masks:
+        (root / "masks").mkdir(exist_ok=True)
+        save_mask(root / "masks" / name, np.full((5, 7), label))
+    if csv is not None:
+        (root / "labels.csv").write_text(csv, newline="")
+    if classes is not None:
+        (root / "classes.txt").write_text(classes)
+    return root
+
+
+def read(root, **options):
+    return open_data("folder", root=root, **options)
+
+
+def test_a_folder_is_read_in_the_order_of_its_list(tmp_path):
+    root = folder(
+        tmp_path / "mine", '\ufefffile,classes\r\nb.jpg,cat;sofa\r\n\r\na.png,"dog, cat"\r\nc.jpg,\r\n', "a.png", "b.jpg", "c.jpg", "d.jpg"
+    )
+    data = read(root)
+    assert (data.name, data.split, data.labels_from, data.refused) == ("folder", "mine", "labels.csv", ())
+    assert [(entry.id, entry.names()) for entry in data.entries] == [("b", ("cat", "sofa")), ("a", ("dog", "cat")), ("c", ())]
+    assert data.entries[0].size() == (5, 7) and data.entries[0].truth is None and not data.has_truth
+    assert data.entries[0].sample().image.shape == (5, 7, 3)
+    assert len(read(root, count=2)) == 2
+
+
+@pytest.mark.parametrize(
+    ("csv", "classes", "expected"),
+    [
+        ("a.jpg,cat;dog", None, VOC_CLASSES),
+        ("a.jpg,cat;traffic light", None, COCO_CLASSES),
+        ("a.jpg,wheel;cat;axle", None, ("wheel", "cat", "axle")),
+        ("a.jpg,wheel", "axle\n\nwheel\r\n", ("axle", "wheel")),
+        ("a.jpg,1", "background\naxle\nwheel\n", ("axle", "wheel")),
+    ],
+)
+def test_the_order_of_the_classes(tmp_path, csv, classes, expected):
+    assert read(folder(tmp_path, csv, "a.jpg", classes=classes)).classes == expected
+
+
+@pytest.mark.parametrize("place", ["masks", "SegmentationClass"])
+def test_masks_are_the_truth(tmp_path, place):
+    folder(tmp_path, "a/b.jpg,wheel\nc.jpg,axle", "a/b.jpg", "c.jpg", masks=[("a_b.png", 1)])
+    (tmp_path / "masks").rename(tmp_path / place)
+    first, second = read(tmp_path).entries
+    assert first.id == "a_b" and (first.sample(truth=True).truth == 1).all() and second.truth is None
+    save_mask(tmp_path / place / "a_b.png", np.full((5, 7), 3))
+    with pytest.raises(DataError, match="a_b.png: expected labels 0..2 and 255, got 3"):
+        first.truth()
+
+
+def test_labels_from_masks(tmp_path):
+    folder(tmp_path, None, "a.jpg", "b.jpg", classes="axle\nwheel", masks=[("a.png", 2), ("b.png", 255)])
+    data = read(tmp_path, labels="masks")
+    assert [(entry.id, entry.names()) for entry in data.entries] == [("a", ("wheel",)), ("b", ())]
+    assert data.labels_from == "the truth masks" and data.has_truth
+    (tmp_path / "masks/b.png").unlink()
+    with pytest.raises(DataError, match="b.jpg: there is no mask"):
+        read(tmp_path, labels="masks")
+    (tmp_path / "classes.txt").unlink()
+    with pytest.raises(DataError, match="classes.txt: there is no such file"):
+        read(tmp_path, labels="masks")
+
+
+def test_another_list(tmp_path):
+    folder(tmp_path, "a.jpg,axle", "a.jpg", "sub/b.jpg", classes="axle\nwheel")
+    (tmp_path / "other.json").write_text('{"sub/b.jpg": [1], "a": ["wheel"]}')
+    data = read(tmp_path, labels=tmp_path / "other.json")
+    assert [(entry.id, entry.names()) for entry in data.entries] == [("sub_b", ("wheel",)), ("a", ("wheel",))]
+    assert data.labels_from == str(tmp_path / "other.json")
+    np.save(tmp_path / "other.npy", np.array([[1, 0], [1, 1]]))
+    data = read(tmp_path, labels=tmp_path / "other.npy")
+    assert [(entry.id, entry.names()) for entry in data.entries] == [("a", ("axle",)), ("sub_b", ("axle", "wheel"))]
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("../b.jpg,dog", "'../b.jpg' is no picture within"),
+        ("..\\b.jpg,dog", "is no picture within"),
+        ("/etc/passwd,dog", "'/etc/passwd' is no picture within"),
+        ("C:\\b.jpg,dog", "is no picture within"),
+        ("sub/../../b.jpg,dog", "is no picture within"),
+        ("b\0.jpg,dog", "is no picture within"),
+        ("none.jpg,dog", "none.jpg: there is no such picture, though .*labels.csv names it"),
+        ("a.jpg,dog", "stands twice"),
+        ("a,dog", "a.jpg: its mask would have the same name as that of a.jpg"),
+        ("x/y.jpg,dog", "same name as that of x_y.jpg"),
+        ("A.png,dog", "same name as that of a.jpg"),
+        ("b.jpg,dgo", "line 4: 'dgo' is no class of this data set .*'dog'"),
+    ],
+)
+def test_lines_that_cannot_be_used(tmp_path, line, told):
+    folder(
+        tmp_path,
+        f"a.jpg,dog\nx_y.jpg,cat\nc.jpg,cat\n{line}\n",
+        "a.jpg",
+        "A.png",
+        "b.jpg",
+        "c.jpg",
+        "x_y.jpg",
+        "x/y.jpg",
+        classes="cat\ndog",
+    )
+    with pytest.raises(DataError, match=told):
+        read(tmp_path)
+    data = read(tmp_path, skip_bad=True)
+    assert [entry.id for entry in data.entries] == ["a", "x_y", "c"] and len(data.refused) == 1
+
+
+@pytest.mark.parametrize(
+    ("csv", "classes", "told"),
+    [
+        (None, None, r"labels.csv: there is no such list; the kit reads a folder with pictures and labels.csv, a line for each"),
+        ("", None, "its list is empty"),
+        ("a.jpg,1", None, "numbers for classes, and no classes.txt names them"),
+        ("a.jpg,cat", "cat\ncat", "classes.txt: expected 1 to 254 classes, each once"),
+        ("a.jpg,cat", "", "classes.txt: expected 1 to 254"),
+        ("a.jpg," + ";".join(f"class {number}" for number in range(255)), None, "at most 254 classes, got 255"),
+    ],
+)
+def test_folders_that_are_not_ready(tmp_path, csv, classes, told):
+    with pytest.raises(DataError, match=told):
+        read(folder(tmp_path, csv, "a.jpg", classes=classes))
+
+
+def test_no_such_folder(tmp_path):
+    with pytest.raises(DataError, match="none: there is no such folder"):
+        read(tmp_path / "none")

@@ -1,0 +1,180 @@
+"""The loop of everything learnable, on a line through points whose slope is known."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+from torch import nn
+
+from kit.fit import FitError, Schedule, batch_of_step, fit
+
+
+class Line:
+    """y = 3 x; the slope is to be found from 40 points, with a little noise that is drawn anew at each step."""
+
+    count = 40
+
+    def __init__(self, start=0.0):
+        self.slope = nn.Parameter(torch.tensor([start]))
+        self.x = torch.linspace(-1, 1, self.count)
+        self.seen = []
+
+    def parameters(self):
+        return [self.slope]
+
+    def losses(self, indices, random):
+        self.seen.append(indices)
+        x = self.x[indices] + 0.01 * torch.randn(len(indices), generator=random)
+        return {"square": ((self.slope * x - 3 * self.x[indices]) ** 2).mean()}
+
+
+SCHEDULE = Schedule(60, 0.3, warm_up=5, warm_rate=1e-3)
+
+
+def learned(task=None, schedule=SCHEDULE, **options):
+    task = task or Line()
+    steps = list(fit(task, schedule, **{"batch": 8, **options}))
+    return task.slope.detach().clone(), steps, task
+
+
+def test_it_finds_the_slope_and_tells_every_step():
+    slope, steps, _ = learned()
+    assert abs(slope.item() - 3) < 0.15  # it began at 0
+    assert [step.step for step in steps] == list(range(1, 61)) and {step.steps for step in steps} == {60}
+    assert steps[-1].loss < 0.01 * steps[0].loss and steps[0].losses.keys() == {"square"}
+    assert all(step.seconds > 0 for step in steps)
+
+
+def test_the_rate_warms_up_then_falls_as_a_cosine():
+    rates = [SCHEDULE.at(step) for step in range(60)]
+    assert rates[:5] == [1e-3] * 5 and rates[5] == 0.3
+    assert rates[5:] == sorted(rates[5:], reverse=True)
+    assert SCHEDULE.at(5 + 55 / 2) == pytest.approx(0.15)  # halfway down
+    assert [step.rate for step in learned()[1]] == rates
+
+
+def test_every_epoch_shows_every_picture_once_in_another_order():
+    *_, task = learned(schedule=Schedule(10, 0.1))
+    first, second = (sum(task.seen[start : start + 5], []) for start in (0, 5))
+    assert sorted(first) == sorted(second) == list(range(40)) and first != second
+    assert batch_of_step(40, 8, 3, seed=0) != batch_of_step(40, 8, 3, seed=1)
+    assert len(batch_of_step(43, 8, 4, seed=0)) == 8 and sum(len(batch_of_step(43, 8, step, 0)) for step in range(5)) == 40  # 3 are dropped
+
+
+def test_the_same_seed_learns_the_same_and_another_does_not():
+    assert torch.equal(learned(seed=4)[0], learned(seed=4)[0])
+    assert not torch.equal(learned(seed=4)[0], learned(seed=5)[0])
+
+
+def test_parts_add_up_to_the_mean_of_the_batch():
+    class Quiet(Line):
+        def losses(self, indices, random):
+            return {"square": ((self.slope * self.x[indices] - 3 * self.x[indices]) ** 2).mean()}
+
+    whole, cut = learned(Quiet(), batch=8), learned(Quiet(), batch=8, parts=4)
+    assert torch.allclose(whole[0], cut[0], atol=1e-6)
+    assert whole[1][7].loss == pytest.approx(cut[1][7].loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("left_at", [1, 23])
+def test_a_run_that_was_left_goes_on_the_same_course(tmp_path, left_at):
+    file = tmp_path / "way.pt"
+    task = Line()
+    steps = fit(task, SCHEDULE, batch=8, checkpoint=file, about={"a": 1})
+    for _ in range(left_at):
+        next(steps)
+    steps.close()
+    assert file.exists()
+    again, later, _ = learned(Line(start=77.0), checkpoint=file, about={"a": 1})  # whatever it was made with, the file counts
+    assert [step.step for step in later] == list(range(left_at + 1, 61))
+    assert torch.equal(again, learned()[0])
+    assert not file.exists()
+
+
+def test_a_killed_run_goes_on_the_same_course(tmp_path):
+    script = textwrap.dedent("""
+        import os, sys
+        from tests.test_fit import Line, SCHEDULE
+        import kit.fit
+        kit.fit.SAVE_EVERY = 0.0
+        for step in kit.fit.fit(Line(), SCHEDULE, batch=8, checkpoint=sys.argv[1]):
+            if step.step == 31:
+                os.kill(os.getpid(), 9)
+    """)
+    file = tmp_path / "way.pt"
+    assert subprocess.run([sys.executable, "-c", script, str(file)], timeout=120).returncode == -9
+    slope, steps, _ = learned(checkpoint=file)
+    assert steps[0].step == 32  # 31 were made and saved
+    assert torch.equal(slope, learned()[0])
+
+
+def test_a_checkpoint_of_something_else_is_refused(tmp_path):
+    file = tmp_path / "way.pt"
+    steps = fit(Line(), SCHEDULE, batch=8, checkpoint=file)
+    next(steps)
+    steps.close()
+    for options in ({"batch": 4}, {"seed": 1}, {"about": {"a": 1}}):
+        with pytest.raises(FitError, match="other settings"):
+            next(fit(Line(), SCHEDULE, **{"batch": 8, "checkpoint": file, **options}))
+    file.write_bytes(b"nothing of ours")
+    with pytest.raises(FitError, match="no checkpoint of the kit's"):
+        next(fit(Line(), SCHEDULE, batch=8, checkpoint=file))
+
+
+def test_a_loss_that_explodes_stops_with_a_sentence():
+    with pytest.raises(FitError, match="lower the learning rate"):
+        learned(schedule=Schedule(200, 1e6))
+
+
+def test_pictures_that_teach_nothing_leave_everything_as_it_is():
+    class Silent(Line):
+        def losses(self, indices, random):
+            return super().losses(indices, random) if len(self.seen) < 3 else self.seen.append(indices) or {}
+
+    slope, steps, _ = learned(Silent())
+    assert len(steps) == 60 and steps[10].loss == 0
+    assert torch.equal(slope, learned(Silent(), schedule=SCHEDULE)[0])
+    reached = Line()
+    for step in fit(reached, SCHEDULE, batch=8):
+        if step.step == 3:
+            break
+    assert torch.equal(slope, reached.slope.detach())
+
+
+@pytest.mark.parametrize("options", [{"batch": 0}, {"parts": 0}, {"parts": 9}, {"parts": 3, "world": 2}, {"rank": 1}])
+def test_what_cannot_be_shared_out_is_refused(options):
+    with pytest.raises(FitError):
+        learned(**options)
+
+
+@pytest.mark.parametrize("values", [(10, 0.1, 10), (10, 0.0), (10, float("nan")), (0, 0.1)])
+def test_impossible_schedules_are_refused(values):
+    with pytest.raises(FitError):
+        Schedule(*values)
+
+
+def test_two_processes_learn_what_one_learns_with_two_parts(tmp_path):
+    script = tmp_path / "run.py"
+    script.write_text(
+        textwrap.dedent("""
+        import os, sys, torch
+        from tests.test_fit import Line, SCHEDULE
+        from kit.fit import fit
+        torch.distributed.init_process_group("gloo")
+        rank = torch.distributed.get_rank()
+        task = Line()
+        steps = list(fit(task, SCHEDULE, batch=8, parts=2, rank=rank, world=2))
+        torch.save((task.slope.detach(), [step.loss for step in steps]), f"{sys.argv[1]}/{rank}.pt")
+        torch.distributed.destroy_process_group()
+        """)
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script), str(tmp_path)]
+    subprocess.run(command, check=True, timeout=200, capture_output=True, env={**os.environ, "PYTHONPATH": ".", "OMP_NUM_THREADS": "1"})
+    alone, steps, _ = learned(parts=2)
+    for rank in (0, 1):
+        slope, losses = torch.load(tmp_path / f"{rank}.pt")
+        assert torch.allclose(slope, alone, atol=1e-6)
+        assert losses == pytest.approx([step.loss for step in steps], rel=1e-5)

@@ -1,0 +1,47 @@
+"""Files of what was learned know what they belong to."""
+
+import pytest
+import torch
+
+from kit.learned import LearnedError, check_belongs, load_learned, save_learned
+
+ABOUT = {"method": "some", "clip": "abc", "classes": ["cat", "dog"], "settings": {"rate": 0.1}}
+
+
+def test_what_was_saved_comes_back(tmp_path):
+    tensors = {"context": torch.randn(3, 4), "more": torch.arange(5).float()[::2]}  # the second is not contiguous
+    save_learned(tmp_path / "a.safetensors", tensors, ABOUT)
+    loaded, about = load_learned(tmp_path / "a.safetensors")
+    assert about == ABOUT and loaded.keys() == tensors.keys()
+    assert all(torch.equal(loaded[name], tensors[name]) for name in tensors)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.safetensors"]  # no pieces beside it
+
+
+@pytest.mark.parametrize("content", [b"", b"no safetensors", None, "unlabelled", "folder"])
+def test_other_files_are_refused_by_name(tmp_path, content):
+    file = tmp_path / "b.safetensors"
+    if content == "unlabelled":
+        from safetensors.torch import save_file
+
+        save_file({"x": torch.zeros(1)}, file)
+    elif content == "folder":
+        file.mkdir()
+    elif content is not None:
+        file.write_bytes(content)
+    with pytest.raises(LearnedError, match="b.safetensors: .*python -m kit fit"):
+        load_learned(file)
+
+
+def test_a_place_that_cannot_be_written_is_told(tmp_path):
+    with pytest.raises(LearnedError, match="cannot be written"):
+        save_learned(tmp_path / "nowhere" / "c.safetensors", {"x": torch.zeros(1)}, ABOUT)
+
+
+def test_a_mismatch_names_both_sides():
+    check_belongs("f", ABOUT, clip="abc", classes=["cat", "dog"])
+    with pytest.raises(LearnedError, match="learned with clip abc, here it is xyz"):
+        check_belongs("f", ABOUT, clip="xyz")
+    with pytest.raises(LearnedError, match="classes"):
+        check_belongs("f", ABOUT, classes=["dog", "cat"])
+    with pytest.raises(LearnedError, match="split null"):
+        check_belongs("f", ABOUT, split="train")
