@@ -5,13 +5,18 @@ position table is interpolated into a returned
 tensor, so that after a call the model equals the model before it.
 """
 
+import contextlib
 import functools
+import hashlib
 import json
+import logging
 import math
 import os
+import pickle
+import warnings
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +26,15 @@ from PIL import Image
 from torch import Tensor, nn
 
 from kit.shapes import check_shape
+from kit.weights import WeightsError, hub_file, is_torchscript
 
 TINY = Path(__file__).parent / "toy" / "model" / "tiny_clip.safetensors"
 MAX_PATCHES = 4096  # attention grows with the square: 4,096 patches are 64 MB a map and layer
 TEXT_CACHE = 4096  # prompts remembered by one Clip
 TEXT_BATCH = 256
+PRECISIONS = ("float32", "bfloat16")
+HUB_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # open_clip's for a repository without a file in its tag
+OPENAI_SIZES = ("input_resolution", "context_length", "vocab_size")  # stand among the weights in OpenAI's archives
 
 
 class ClipError(ValueError):
@@ -69,12 +78,18 @@ class Tokens:
     def __len__(self) -> int:
         return len(self.last_input)
 
+    def image(self, index: int) -> "Tokens":
+        """One image of the batch, as a batch of one."""
+        one = slice(index, index + 1)
+        return replace(self, last_input=self.last_input[one], attention=self.attention[one])
+
 
 class Clip:
     """A CLIP and what belongs to it: its name, its way of preparing pixels, its words.
 
-    `model` is an open_clip `CLIP` with a ViT that has a class token; it is put into evaluation mode and frozen. `radius` is for models
-    whose blocks attend locally (the tiny CLIP): one entry a block, the distance in patches that a patch sees, None for everything.
+    `Clip.load` fetches one by name; `Clip(model, tokenizer)` takes a model that you have: an open_clip `CLIP` with a ViT that has a class
+    token. It is put into evaluation mode and frozen. `radius` is for models whose blocks attend locally (the tiny CLIP): one entry a
+    block, the distance in patches that a patch sees, None for everything. `precision` is said at `load`.
     """
 
     def __init__(self, model: nn.Module, tokenizer, *, name: str = "clip", radius: Sequence[int | None] | None = None, mean=None, std=None):
@@ -90,19 +105,33 @@ class Clip:
             raise ClipError(f"expected one radius for each of the {len(self.blocks)} blocks, got {len(self.radius)}")
         self.mean = torch.tensor(mean or OPENAI_DATASET_MEAN).view(3, 1, 1)
         self.std = torch.tensor(std or OPENAI_DATASET_STD).view(3, 1, 1)
+        self.precision = "float32"
         self.calls = 0  # how often the image encoder ran: a slider must not raise it
         self._text: OrderedDict[str, Tensor] = OrderedDict()
 
     @classmethod
-    def load(cls, name: str = "tiny", *, device: str | torch.device | None = None) -> "Clip":
-        """A CLIP by name: "tiny", "ARCHITECTURE:TAG" from the Hugging Face hub, "ARCHITECTURE:FILE" from a checkpoint, or
-        "ARCHITECTURE:random".
+    def load(
+        cls,
+        name: str = "tiny",
+        tag: str | os.PathLike | None = None,
+        *,
+        device: str | torch.device | None = None,
+        precision: str = "float32",
+    ) -> "Clip":
+        """A CLIP by name: "tiny", an architecture with a tag, a file or "random", or "hf-hub:ORGANISATION/NAME".
 
-        Names and tags are open_clip's ("ViT-B-16-quickgelu:openai"). "random" has untrained weights: it is for measuring time and for
-        tests, its masks mean nothing.
+        Architectures and tags are open_clip's: load("ViT-B-16-quickgelu", "openai") and load("ViT-B-16-quickgelu:openai") are the same and
+        come from the Hugging Face hub once, then from its cache. A file is a checkpoint of open_clip's (.pt, .safetensors) or OpenAI's
+        archive. "random" has untrained weights: it is for measuring time and for tests, its masks mean nothing.
+        `precision` "bfloat16" computes all blocks before the last one with fewer digits: faster, and not bit for bit the same; what
+        is returned, the last block and the text stay float32.   Raises ClipError with one sentence.
         """
+        chosen = choose_device(device)
+        _check_precision(precision, chosen)
+        name = _whole_name(name, tag)
         clip = load_tiny() if name == "tiny" else _load_open_clip(name)
-        return clip.to(choose_device(device))
+        clip.precision = precision
+        return clip.to(chosen)
 
     @property
     def device(self) -> torch.device:
@@ -125,7 +154,20 @@ class Clip:
     def layer_count(self) -> int:
         return len(self.blocks)
 
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that tell this model from others, whatever it is called: of its weights and of all else that it computes
+        with but its precision. Computed once: a model that is trained further needs another Clip.
+        """
+        activations = [type(module).__name__ for module in self.model.modules() if "GELU" in type(module).__name__]
+        digest = hashlib.sha256(repr((self.radius, self.mean.flatten().tolist(), self.std.flatten().tolist(), activations)).encode())
+        for name, weights in sorted(self.model.named_parameters()):
+            digest.update(f"{name} {tuple(weights.shape)}".encode())
+            digest.update(weights.detach().cpu().contiguous().reshape(-1).numpy())
+        return digest.hexdigest()[:16]
+
     def to(self, device: str | torch.device) -> "Clip":
+        _check_precision(self.precision, torch.device(device))
         self.model.to(device)
         self._text.clear()
         return self
@@ -139,16 +181,24 @@ class Clip:
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
             raise ClipError(f"expected a picture uint8 (H, W, 3), got {got}; load_image makes one")
-        height, width = image.shape[:2]
+        rows, columns = self.grid(image.shape[:2], side=side)
+        resized = Image.fromarray(image).resize((columns * self.patch, rows * self.patch), Image.Resampling.BICUBIC)
+        pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1).float() / 255
+        return (pixels - self.mean) / self.std
+
+    def grid(self, size: tuple[int, int], *, side: int | None = None) -> tuple[int, int]:
+        """How many rows and columns of patches `prepare` makes of a picture of this size, without its pixels.
+
+        size (H, W) -> (h, w).   Raises ClipError for more than MAX_PATCHES.
+        """
+        height, width = size
         scale = 1.0 if side is None else side / max(height, width)
         rows, columns = (max(1, math.ceil(round(length * scale, 6) / self.patch)) for length in (height, width))
         if rows * columns > MAX_PATCHES:
             raise ClipError(
                 f"a picture of {height} x {width} pixels makes {rows} x {columns} patches, more than {MAX_PATCHES:,}: make it smaller first"
             )
-        resized = Image.fromarray(image).resize((columns * self.patch, rows * self.patch), Image.Resampling.BICUBIC)
-        pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1).float() / 255
-        return (pixels - self.mean) / self.std
+        return rows, columns
 
     @torch.no_grad()
     def encode(self, pixels: Tensor, *, layers: Sequence[int] | None = None) -> Tokens:
@@ -173,16 +223,18 @@ class Clip:
         for index, block in enumerate(self.blocks):
             last = index == self.layer_count - 1
             mask = local_mask(grid, self.radius[index], tokens.device)
-            if index in wanted:
-                normal = block.ln_1(tokens)
-                weights, value = attention_weights(block.attn, normal, mask)
-                maps[index] = weights.mean(1).float()
-                if not last:
-                    mixed = merge_heads(weights @ value)
-                    tokens = tokens + block.attn.out_proj(mixed)
-                    tokens = tokens + block.mlp(block.ln_2(tokens))
-            elif not last:
-                tokens = run_block(block, tokens, mask)
+            fewer_digits = self.precision == "bfloat16" and not last
+            with torch.autocast(tokens.device.type, torch.bfloat16, enabled=fewer_digits):  # sums, norms and softmax stay float32
+                if index in wanted:
+                    normal = block.ln_1(tokens)
+                    weights, value = attention_weights(block.attn, normal, mask)
+                    maps[index] = weights.mean(1).float()
+                    if not last:
+                        mixed = merge_heads(weights @ value)
+                        tokens = tokens + block.attn.out_proj(mixed)
+                        tokens = tokens + block.mlp(block.ln_2(tokens))
+                elif not last:
+                    tokens = run_block(block, tokens, mask)
         attention = (
             torch.stack([maps[layer] for layer in wanted], 1)
             if wanted
@@ -228,6 +280,45 @@ class Clip:
     def unknown_words(self, text: str) -> list[str]:
         """The words of a text that the model has never seen: only the tiny CLIP can say so, CLIP's own vocabulary spells everything."""
         return self.tokenizer.unknown_words(text) if self.is_tiny else []
+
+    def token_embeddings(self, ids: Tensor) -> Tensor:
+        """The vectors that stand for tokens, for prompts that are partly learned.
+
+        ids (...) -> (..., E) float32.   Raises ClipError for text models that do not read like CLIP's.
+        """
+        if getattr(self.model, "text_pool_type", None) != "argmax" or self.model.attn_mask is None:
+            raise ClipError(f"{self.name} has a text model of another kind: learning prompts needs CLIP's own, which looks back only")
+        return self.model.token_embedding.weight.detach()[ids.to(self.device)].float()
+
+    def text_of_embeddings(self, embeddings: Tensor, ends: Tensor) -> Tensor:
+        """Prompts given as token vectors instead of words, through the frozen text transformer, with a graph back to the vectors.
+
+        embeddings (P, S, E), start and end among them; ends (P,): the end's place -> (P, D), rows of length 1. S may be as short as the
+        longest prompt: tokens look back only, so that nothing after an end counts.   Source: CLIP.
+        """
+        model = self.model
+        length = embeddings.shape[1]
+        check_shape(embeddings, "P S E", "embeddings", E=model.positional_embedding.shape[1])
+        positions = model.positional_embedding[:length]
+        tokens = embeddings.to(positions.dtype) + positions
+        tokens = model.ln_final(model.transformer(tokens, attn_mask=model.attn_mask[:length, :length]))
+        pooled = tokens[torch.arange(len(tokens), device=tokens.device), ends]  # (P, S, E) -> (P, E)
+        projection = model.text_projection
+        joint = projection(pooled) if isinstance(projection, nn.Linear) else pooled @ projection
+        return F.normalize(joint.to(embeddings.dtype), dim=-1)
+
+    def vocabulary(self) -> tuple[list[str], Tensor]:
+        """Every token as it reads, a piece of a word with "-" after it, and its vector; start, end and unknown are not among them.
+
+        -> V texts, (V, E).   Raises ClipError for other tokenizers.
+        """
+        base = self.tokenizer._base if self.is_tiny else self.tokenizer
+        if not hasattr(base, "decoder"):
+            raise ClipError(f"{self.name} has a tokenizer of another kind: only CLIP's own can name its tokens")
+        tokens = self.tokenizer.tokens if self.is_tiny else [token for token in base.decoder if token not in base.all_special_ids]
+        rows = range(len(tokens)) if self.is_tiny else tokens
+        texts = [base.decode([token]) for token in tokens]
+        return [text[:-1] if text.endswith(" ") else f"{text}-" for text in texts], self.token_embeddings(torch.tensor(rows))
 
 
 def embed_patches(visual: nn.Module, pixels: Tensor, *, keep: Tensor | None = None) -> tuple[Tensor, tuple[int, int]]:
@@ -301,7 +392,7 @@ def attention_weights(attention: nn.MultiheadAttention, x: Tensor, mask: Tensor 
     """
     query, key, value = split_heads(attention, x)
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
-    return (scores if mask is None else scores + mask).softmax(-1), value
+    return (scores if mask is None else scores + mask).softmax(-1, dtype=torch.float32), value
 
 
 def run_block(block: nn.Module, x: Tensor, mask: Tensor | None) -> Tensor:
@@ -395,12 +486,69 @@ def choose_device(device: str | torch.device | None) -> torch.device:
     return chosen
 
 
+def _check_precision(precision: str, device: torch.device) -> None:
+    if precision not in PRECISIONS:
+        raise ClipError(f"expected the precision {' or '.join(PRECISIONS)}, got {precision!r}")
+    if precision == "bfloat16":
+        try:
+            one = torch.ones(1, 1, dtype=torch.bfloat16, device=device)
+            with torch.autocast(device.type, torch.bfloat16):
+                one @ one
+        except (RuntimeError, TypeError) as error:
+            raise ClipError(f"this {device.type} device cannot compute in bfloat16: leave precision at float32") from error
+
+
+def _whole_name(name: str, tag: str | os.PathLike | None) -> str:
+    """ARCHITECTURE and TAG in one string, as a Clip is named."""
+    if isinstance(name, nn.Module):
+        raise ClipError("load takes a model's name: a model that you have is used as Clip(model, tokenizer, name=...)")
+    if not isinstance(name, str) or not isinstance(tag, str | os.PathLike | None):
+        got = repr(name) if tag is None else f"{name!r} and {tag!r}"
+        raise ClipError(f"expected a model's name such as tiny or ViT-B-16-quickgelu:openai, got {got}")
+    if tag is None:
+        return name
+    if ":" in name or name == "tiny":
+        raise ClipError(f"{name} needs no tag besides, got {os.fspath(tag)!r}: leave it out")
+    return f"{name}:{os.fspath(tag)}"
+
+
 def _load_open_clip(name: str) -> Clip:
+    """A model of open_clip's: all that can be refused without its weights is refused before they are fetched."""
     import open_clip
 
-    if not isinstance(name, str):
-        raise ClipError(f"expected a model's name such as tiny or ViT-B-16-quickgelu:openai, got {name!r}")
     architecture, _, source = name.partition(":")
+    if architecture == "hf-hub":
+        built_from = f"local-dir:{_fetched(name, source, 'open_clip_config.json').parent}"  # open_clip's words for a folder with a model
+    else:
+        _check_names(architecture, source)
+        built_from = architecture
+    _check_vision_transformer(_untrained(built_from, name, device="meta"), name)  # "meta": shapes without numbers
+    tag = open_clip.get_pretrained_cfg(architecture, source) if source in open_clip.list_pretrained_tags_by_model(architecture) else {}
+    if architecture == "hf-hub":
+        file = _fetched(name, source, *HUB_NAMES)
+    elif tag:
+        repository, filename = _place_on_hub(tag, name)
+        file = _fetched(name, repository, *([filename] if filename else HUB_NAMES))
+    else:
+        file = None if source == "random" else Path(source)
+    model = _untrained(built_from, name)
+    if file is not None:
+        _fill(model, file, name, advice="; delete it to fetch it anew" if tag or architecture == "hf-hub" else "")
+    preprocess = open_clip.get_model_preprocess_cfg(model) | tag
+    try:
+        tokenizer = open_clip.get_tokenizer(built_from)
+    except (OSError, ImportError, RuntimeError, ValueError) as error:  # some models use one of transformers, from the hub
+        raise ClipError(
+            f"the tokenizer of {name} could not be had: check the connection, or choose a model with CLIP's own, such as "
+            f"ViT-B-16-quickgelu:openai ({_first_line(error)})"
+        ) from error
+    return Clip(model, tokenizer, name=name, mean=preprocess.get("mean"), std=preprocess.get("std"))
+
+
+def _check_names(architecture: str, source: str) -> None:
+    """Whether there is such an architecture and such weights, and whether both compute with the same activation."""
+    import open_clip
+
     known = open_clip.list_models()
     if architecture not in known:
         close = [model for model in known if architecture and architecture.lower().replace("/", "-") in model.lower()][:5]
@@ -412,59 +560,111 @@ def _load_open_clip(name: str) -> Clip:
             f"{architecture} needs weights: write {architecture}:TAG with one of {', '.join(tags) or 'no known tag'}, "
             f"{architecture}:FILE, or {architecture}:random"
         )
-    quick = source in tags and open_clip.get_pretrained_cfg(architecture, source).get("quick_gelu")
-    if quick and not open_clip.get_model_config(architecture).get("quick_gelu"):  # open_clip only warns
-        raise ClipError(f"the weights {source} were trained with QuickGELU: write {architecture}-quickgelu:{source}")
-    if source == "random":
-        model = _untrained(architecture, name)
-    elif source in tags:
-        try:
-            model = open_clip.create_model(architecture, pretrained=source)
-        except (OSError, RuntimeError, ValueError) as error:
-            raise ClipError(
-                f"the weights {source} of {architecture} could not be had from the Hugging Face hub: check the connection, "
-                f"or give a file as {architecture}:FILE ({_first_line(error)})"
-            ) from error
+    quick = bool(open_clip.get_model_config(architecture).get("quick_gelu"))
+    if source in tags:
+        if open_clip.get_pretrained_cfg(architecture, source).get("quick_gelu") and not quick:  # open_clip only warns
+            raise ClipError(f"the weights {source} were trained with QuickGELU: write {architecture}-quickgelu:{source}")
     elif os.path.isfile(source):  # unlike Path.is_file, no error for a name that is too long
-        model = _untrained(architecture, name)
-        try:
-            open_clip.load_checkpoint(model, source, weights_only=True)
-        except Exception as error:  # torch, safetensors and pickle each raise their own
-            raise ClipError(f"{source} is not a checkpoint of {architecture}: {_first_line(error)}") from error
-    else:
+        if not quick and is_torchscript(source):
+            raise ClipError(f"{source} is one of OpenAI's archives, trained with QuickGELU: write {architecture}-quickgelu:{source}")
+    elif source != "random":
+        plain = architecture.removesuffix("-quickgelu")
+        if plain != architecture and source in open_clip.list_pretrained_tags_by_model(plain):
+            raise ClipError(f"the weights {source} were trained without QuickGELU: write {plain}:{source}")
         raise ClipError(f"{source[:200]!r} is neither a file nor a tag of {architecture}: known tags are {', '.join(tags) or 'none'}")
-    _check_vision_transformer(model, name)  # before the tokenizer, which other models fetch from the hub
-    preprocess = open_clip.get_model_preprocess_cfg(model)
-    return Clip(model, open_clip.get_tokenizer(architecture), name=name, mean=preprocess.get("mean"), std=preprocess.get("std"))
 
 
-def _untrained(architecture: str, name: str) -> nn.Module:
+def _place_on_hub(tag: dict, name: str) -> tuple[str, str]:
+    """Repository and file of a tag ("" for one of the usual names)."""
+    repository, _, filename = tag.get("hf_hub", "").rpartition("/")
+    if not repository:
+        raise ClipError(f"{name} is not on the Hugging Face hub: fetch {tag.get('url')} and give the file in place of the tag")
+    return repository, filename
+
+
+def _fetched(name: str, repository: str, *filenames: str) -> Path:
+    try:
+        return hub_file(repository, *filenames)
+    except WeightsError as error:
+        raise ClipError(f"{name} could not be had: {error}") from error
+
+
+def _untrained(architecture: str, name: str, *, device: str = "cpu") -> nn.Module:
     """A model with random weights, always the same ones; the caller's random numbers stay as they were."""
     import open_clip
 
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), torch.device(device), _without_warnings_of_open_clip():
             torch.manual_seed(0)
-            return open_clip.create_model(architecture, pretrained=None)
-    except (OSError, RuntimeError, ImportError, AttributeError) as error:  # text models and trunks of other packages
+            return open_clip.create_model(architecture, device=device, load_weights=False, pretrained_text=False)
+    except (OSError, RuntimeError, ImportError, AttributeError, ValueError) as error:  # text models and trunks of other packages
         raise ClipError(
             f"{name} cannot be built here: give a plain CLIP such as ViT-B-16-quickgelu:openai ({_first_line(error)})"
         ) from error
 
 
+@contextlib.contextmanager
+def _without_warnings_of_open_clip() -> Iterator[None]:
+    """It warns that a model has no weights, which is known here; all other messages pass."""
+
+    def passes(record: logging.LogRecord) -> bool:
+        return "No pretrained weights loaded" not in str(record.msg)
+
+    logger = logging.getLogger()
+    logger.addFilter(passes)
+    try:
+        yield
+    finally:
+        logger.removeFilter(passes)
+
+
+def _fill(model: nn.Module, path: Path, name: str, *, advice: str) -> None:
+    """A checkpoint's weights, of whatever precision, become the model's."""
+    import open_clip
+
+    try:
+        if is_torchscript(path):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # the format is OpenAI's choice
+                weights = torch.jit.load(path, map_location="cpu").state_dict()
+            model.load_state_dict({key: tensor for key, tensor in weights.items() if key not in OPENAI_SIZES})
+        else:
+            open_clip.load_checkpoint(model, str(path), weights_only=True)
+    except Exception as error:  # torch, safetensors and pickle each raise their own
+        reason = _first_line(error)
+        if isinstance(error, pickle.UnpicklingError):  # torch's own sentence advises to run it
+            reason = "it is no file of tensors, or holds code as well, which is not run"
+        raise ClipError(f"{path} is not a checkpoint of {name.partition(':')[0]}: {reason}{advice}") from error
+
+
 def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+    lines = (str(error).strip() or type(error).__name__).splitlines()
+    heading = len(lines) > 1 and lines[0].endswith(":")  # PyTorch's "Error(s) in loading state_dict for CLIP:"
+    return lines[heading].strip()[:200]
 
 
 def _check_vision_transformer(model: nn.Module, name: str) -> None:
-    """Only a ViT with a class token, plain blocks and a projection can be listened to."""
+    """Only a ViT with square patches, a class token, plain blocks and a projection can be listened to."""
     visual = getattr(model, "visual", None)
     blocks = getattr(getattr(visual, "transformer", None), "resblocks", None)
-    wants = "the kit needs a ViT with a class token, such as ViT-B-16-quickgelu:openai"
-    if blocks is None or getattr(visual, "class_embedding", None) is None:
-        raise ClipError(f"{name} has no vision transformer with a class token: {wants}")
-    plain = all(
-        isinstance(block.attn, nn.MultiheadAttention) and isinstance(block.ls_1, nn.Identity) for block in blocks if hasattr(block, "ls_1")
-    )
-    if not plain or visual.attn_pool is not None or visual.proj is None or not all(hasattr(block, "ls_1") for block in blocks):
-        raise ClipError(f"{name} has blocks or a pooling that the kit does not read: {wants}")
+    if blocks is None:
+        trunk = getattr(visual, "trunk", visual)  # timm's models stand inside
+        no_token = hasattr(trunk, "cls_token") and trunk.cls_token is None
+        lacks = "no class token, as all of SigLIP" if no_token else f"no vision transformer of open_clip's own ({type(trunk).__name__})"
+    elif getattr(visual, "class_embedding", None) is None:
+        lacks = "no class token"
+    elif visual.attn_pool is not None or visual.proj is None:
+        lacks = "attentional pooling (CoCa's) or no projection: its patches do not stand in the space of the texts"
+    elif not all(isinstance(getattr(block, "attn", None), nn.MultiheadAttention) and _is_plain(block) for block in blocks):
+        lacks = "blocks of another kind than CLIP's"
+    elif not (visual.conv1.kernel_size == visual.conv1.stride == visual.patch_size and len(set(visual.patch_size)) == 1):
+        lacks = "patches that are not square or overlap"
+    elif {weights.dtype for weights in model.parameters()} != {torch.float32}:
+        lacks = "weights that are not float32 (model.float() makes them so)"
+    else:
+        return
+    raise ClipError(f"{name} has {lacks}: the kit needs a ViT with a class token, such as ViT-B-16-quickgelu:openai")
+
+
+def _is_plain(block: nn.Module) -> bool:
+    return isinstance(getattr(block, "ls_1", None), nn.Identity)

@@ -10,11 +10,11 @@ KIT = ROOT / "kit"
 
 # From the ground up; a module may import from lower floors and from its own. Modules that do not exist yet keep their place.
 FLOORS = (
-    ("shapes", "words", "images", "score", "show", "fit", "llm"),
+    ("shapes", "words", "images", "score", "show", "weights", "fit", "learned", "llm"),
     ("data", "toy", "encode", "propose", "losses"),
-    ("last_block", "prompt", "cluster", "cam", "refine", "mask"),
+    ("last_block", "prompt", "cluster", "cam", "refine", "vote", "mask"),
     ("methods", "segment"),
-    ("evaluate", "sweep", "generate", "widgets", "ui", "__main__"),
+    ("evaluate", "sweep", "generate", "jobs", "widgets", "ui", "cli", "__main__"),
 )
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 ENTRANCES = {"kit.toy.train", "kit.toy.__main__"}  # programs of their own: they stand on the stages, and nobody may import them
@@ -97,6 +97,10 @@ def test_only_show_knows_matplotlib():
 
 def test_only_refine_knows_pydensecrf():
     assert users_of("pydensecrf") <= {"kit.refine"}
+
+
+def test_only_propose_knows_sam_and_scikit_image():
+    assert users_of("transformers") | users_of("skimage") <= {"kit.propose"}
 
 
 def test_only_the_app_knows_gradio():

@@ -550,14 +550,18 @@ def test_names_that_cannot_be_loaded(name, message):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("kit-resnet:random", "kit-resnet:random has no vision transformer with a class token: the kit needs a ViT"),
-        ("kit-siglip:random", "kit-siglip:random has no vision transformer with a class token"),
-        ("kit-pooled:random", "kit-pooled:random has blocks or a pooling that the kit does not read"),
-        ("kit-scaled:random", "kit-scaled:random has blocks or a pooling that the kit does not read"),
+        ("kit-resnet:random", r"kit-resnet:random has no vision transformer of open_clip's own \(ModifiedResNet\): the kit needs a ViT"),
+        ("kit-siglip:random", r"kit-siglip:random has no vision transformer of open_clip's own \(VisionTransformer\)"),
+        ("kit-pooled:random", r"kit-pooled:random has attentional pooling \(CoCa's\)"),
+        ("kit-scaled:random", "kit-scaled:random has blocks of another kind than CLIP's"),
+        ("convnext_tiny:random", r"no vision transformer of open_clip's own \(ConvNeXt\)"),
+        ("coca_ViT-B-32:laion2b_s13b_b90k", "attentional pooling"),
+        ("ViT-SO400M-14-SigLIP:webli", "no class token, as all of SigLIP"),
     ],
 )
 def test_models_the_kit_cannot_listen_to_are_refused_before_their_tokenizer_is_fetched(architectures, name, message, monkeypatch):
     monkeypatch.setattr(open_clip, "get_tokenizer", lambda *_: pytest.fail("the tokenizer was asked for"))
+    monkeypatch.setattr(encode, "hub_file", lambda *_: pytest.fail("the weights were asked for"))
     with pytest.raises(ClipError, match=message):
         Clip.load(name, device="cpu")
 
@@ -571,29 +575,149 @@ def test_a_model_that_cannot_be_built_is_refused(architectures, monkeypatch):
         Clip.load("kit-strange:random", device="cpu")
 
 
-@pytest.mark.parametrize("error", [OSError("no route to host"), RuntimeError("Failed to download\nsecond line"), ConnectionError()])
-def test_weights_that_cannot_be_fetched(monkeypatch, error):
-    def fails(*_, **__):
-        raise error
+@pytest.mark.parametrize(
+    ("change", "lacks"),
+    [
+        (lambda model: model.half(), r"weights that are not float32 \(model\.float\(\) makes them so\)"),
+        (lambda model: setattr(model.visual.conv1, "stride", (4, 4)), "patches that are not square or overlap"),
+        (lambda model: setattr(model.visual, "class_embedding", None), "no class token"),
+        (lambda model: setattr(model.visual, "proj", None), "attentional pooling"),
+        (lambda model: setattr(model, "visual", None), r"no vision transformer of open_clip's own \(NoneType\)"),
+    ],
+)
+def test_a_model_of_ones_own_is_looked_at_too(change, lacks):
+    model = small_clip().model
+    assert Clip(model, TOKENIZER).name == "clip"
+    change(model)
+    with pytest.raises(ClipError, match=f"clip has {lacks}.*the kit needs a ViT with a class token"):
+        Clip(model, TOKENIZER)
 
-    monkeypatch.setattr(open_clip, "create_model", fails)
-    with pytest.raises(
-        ClipError, match="the weights openai of ViT-B-16-quickgelu could not be had.*check the connection, or give a file"
-    ) as told:
-        Clip.load("ViT-B-16-quickgelu:openai", device="cpu")
-    assert "second line" not in str(told.value)
+
+def test_a_tokenizer_that_cannot_be_had_is_told(architectures, monkeypatch):
+    def fails(*_):
+        raise OSError("nobody/has-this-tokenizer is not a local folder")
+
+    monkeypatch.setattr(open_clip, "get_tokenizer", fails)
+    with pytest.raises(ClipError, match=r"the tokenizer of kit-small:random could not be had: check .* \(nobody/has-this-tokenizer is"):
+        Clip.load("kit-small:random", device="cpu")
 
 
-def test_a_tag_is_asked_from_open_clip_by_its_name(monkeypatch):
-    asked = []
+def test_a_tag_may_stand_alone(architectures, tmp_path):
+    path = tmp_path / "weights.pt"
+    torch.save(small_clip(quick_gelu=True).model.state_dict(), path)
+    for name, tag in (("kit-small-quickgelu", path), ("kit-small-quickgelu", str(path)), (f"kit-small-quickgelu:{path}", None)):
+        assert Clip.load(name, tag, device="cpu").name == f"kit-small-quickgelu:{path}"
+    assert Clip.load("kit-small", "random", device="cpu").is_untrained
 
-    def create_model(architecture, pretrained):
-        asked.append((architecture, pretrained))
-        return small_clip(quick_gelu=True).model
 
-    monkeypatch.setattr(open_clip, "create_model", create_model)
-    clip = Clip.load("ViT-B-16-quickgelu:openai", device="cpu")
-    assert asked == [("ViT-B-16-quickgelu", "openai")] and clip.name == "ViT-B-16-quickgelu:openai" and not clip.is_tiny
+@pytest.mark.parametrize(
+    ("name", "tag", "message"),
+    [
+        ("tiny", "openai", "tiny needs no tag besides, got 'openai': leave it out"),
+        ("ViT-B-16:openai", "openai", "ViT-B-16:openai needs no tag besides"),
+        ("ViT-B-16", 3, "expected a model's name such as tiny .* got 'ViT-B-16' and 3"),
+        ("ViT-B-16", "openai", "write ViT-B-16-quickgelu:openai"),
+        ("ViT-B-16-quickgelu", "laion2b_s34b_b88k", "were trained without QuickGELU: write ViT-B-16:laion2b_s34b_b88k"),
+        ("ViT-B-16", "", "needs weights"),
+        (nn.Linear(2, 2), None, r"a model that you have is used as Clip\(model, tokenizer, name=\.\.\.\)"),
+    ],
+)
+def test_tags_that_do_not_fit(name, tag, message):
+    with pytest.raises(ClipError, match=message):
+        Clip.load(name, tag, device="cpu")
+
+
+def archive_of(weights: dict, path) -> None:
+    """A TorchScript archive with weights under their names, as OpenAI publishes its models."""
+    root = nn.Module()
+    for name, tensor in weights.items():
+        *folders, leaf = name.split(".")
+        node = root
+        for folder in folders:
+            if not hasattr(node, folder):
+                node.add_module(folder, nn.Module())
+            node = getattr(node, folder)
+        node.register_buffer(leaf, tensor)
+    torch.jit.save(torch.jit.script(root), path)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")
+def test_an_archive_of_openai_is_read_in_half_precision(architectures, tmp_path):
+    saved, path = small_clip(quick_gelu=True), tmp_path / "ViT-kit.pt"
+    weights = {name: tensor.half() for name, tensor in saved.model.state_dict().items()}
+    sizes = {"input_resolution": 32, "context_length": 77, "vocab_size": 49408}
+    archive_of(weights | {name: torch.tensor(size) for name, size in sizes.items()}, path)
+    loaded = Clip.load("kit-small-quickgelu", path, device="cpu")
+    for name, tensor in loaded.model.state_dict().items():
+        assert tensor.dtype == torch.float32 and torch.equal(tensor, weights[name].float())
+    torch.testing.assert_close(loaded.text(["a boat"]), saved.text(["a boat"]), rtol=0, atol=5e-3)
+    with pytest.raises(ClipError, match=r"ViT-kit\.pt is one of OpenAI's archives, trained with QuickGELU: write kit-small-quickgelu:.*pt"):
+        Clip.load("kit-small", path, device="cpu")
+    archive_of({name: tensor for name, tensor in weights.items() if name != "visual.proj"}, path)
+    with pytest.raises(ClipError, match=r"is not a checkpoint of kit-small-quickgelu: .*visual\.proj"):
+        Clip.load("kit-small-quickgelu", path, device="cpu")
+
+
+def test_loading_says_nothing_of_missing_weights(architectures, tmp_path, caplog):
+    path = tmp_path / "weights.pt"
+    torch.save(small_clip(quick_gelu=True).model.state_dict(), path)
+    Clip.load("kit-small-quickgelu", path, device="cpu")
+    assert "No pretrained weights" not in caplog.text
+
+
+# precision
+
+
+def test_fewer_digits_are_nearly_the_same(tiny):
+    coarse = Clip.load("tiny", device="cpu", precision="bfloat16")
+    image = pixels(8 * 10, 8 * 12, batch=2)
+    exact, rough = tiny.encode(image), coarse.encode(image)
+    assert rough.last_input.dtype == rough.attention.dtype == torch.float32 and rough.grid == exact.grid
+    assert not torch.equal(rough.last_input, exact.last_input)  # or nothing was made coarser
+    difference = (rough.last_input - exact.last_input).norm() / exact.last_input.norm()
+    assert difference < 0.02
+    torch.testing.assert_close(rough.attention, exact.attention, rtol=0, atol=0.05)
+    torch.testing.assert_close(rough.attention.sum(-1), torch.ones(rough.attention.shape[:3]))
+    torch.testing.assert_close(coarse.encode(image, layers=()).last_input, rough.last_input, rtol=0.1, atol=0.1)
+    assert torch.equal(coarse.text(["a boat"]), tiny.text(["a boat"]))
+    assert coarse.fingerprint == tiny.fingerprint and all(weights.dtype == torch.float32 for weights in coarse.model.parameters())
+
+
+def test_the_last_block_is_always_exact(tiny):
+    """Its attention, computed again from the tokens, is the same number for number."""
+    coarse = Clip.load("tiny", device="cpu", precision="bfloat16")
+    tokens = coarse.encode(pixels(80, 96), layers=(coarse.layer_count - 1,))
+    block = coarse.blocks[-1]
+    weights, _ = encode.attention_weights(block.attn, block.ln_1(tokens.last_input), tokens.mask)
+    assert torch.equal(tokens.attention[:, 0], weights.mean(1))
+
+
+@pytest.mark.parametrize("precision", ["float16", "bf16", "", None, torch.bfloat16])
+def test_other_precisions_are_refused(precision):
+    with pytest.raises(ClipError, match="expected the precision float32 or bfloat16, got"):
+        Clip.load("tiny", device="cpu", precision=precision)
+
+
+def test_a_device_that_cannot_do_it_says_so(monkeypatch):
+    def cannot(*_, **__):
+        raise TypeError("BFloat16 is not supported on MPS")
+
+    monkeypatch.setattr(torch, "ones", cannot)
+    with pytest.raises(ClipError, match="this cpu device cannot compute in bfloat16: leave precision at float32"):
+        Clip.load("tiny", device="cpu", precision="bfloat16")
+
+
+# fingerprint
+
+
+def test_a_fingerprint_tells_models_apart(tiny):
+    same, other = small_clip(), small_clip()
+    name, last = list(other.model.named_parameters())[-1]
+    last.data.view(-1)[-1] += 1e-6
+    quick, near, grey = small_clip(quick_gelu=True), small_clip(radius=(1, 1, None)), Clip(small_clip().model, TOKENIZER, mean=(0.5,) * 3)
+    prints = [clip.fingerprint for clip in (same, other, quick, near, grey, tiny)]
+    assert len(set(prints)) == 6 and all(len(each) == 16 and int(each, 16) >= 0 for each in prints)
+    assert small_clip().fingerprint == same.fingerprint == Clip(small_clip().model, TOKENIZER, name="renamed").fingerprint
 
 
 def test_the_tiny_clip_is_there_and_whole(tiny):
@@ -675,9 +799,27 @@ def test_a_gpu_that_does_not_exist_is_refused(monkeypatch):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
-def test_a_gpu_sees_the_same(tiny):
+def test_a_gpu_sees_the_same(tiny, monkeypatch):
+    from kit.cam import softmax_grad_cam
+
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # cuDNN's convolutions are coarser otherwise
     there = Clip.load("tiny", device="cuda")
+    image = pixels(8 * 10, 8 * 12, batch=2)
+    here, beyond = tiny.encode(image), there.encode(image)
+    assert there.device.type == beyond.attention.device.type == "cuda" and there.fingerprint == tiny.fingerprint
+    torch.testing.assert_close(beyond.last_input.cpu(), here.last_input, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(beyond.attention.cpu(), here.attention, rtol=1e-4, atol=1e-5)
+    words = ["a boat", "a cat", "the sky"]
+    torch.testing.assert_close(there.text(words).cpu(), tiny.text(words), rtol=1e-4, atol=1e-5)
+    cam = softmax_grad_cam(here, tiny.text(words), [0, 1])
+    difference = softmax_grad_cam(beyond, there.text(words), [0, 1]).cpu() - cam
+    assert difference.norm() < 1e-4 * cam.norm()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
+def test_a_gpu_computes_with_fewer_digits(tiny):
     image = pixels(8 * 10, 8 * 12)
-    assert there.device.type == "cuda"
-    torch.testing.assert_close(there.encode(image).last_input.cpu(), tiny.encode(image).last_input, rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(there.text(["a boat"]).cpu(), tiny.text(["a boat"]), rtol=1e-3, atol=1e-3)
+    rough = Clip.load("tiny", device="cuda", precision="bfloat16").encode(image)
+    exact = tiny.encode(image)
+    assert rough.last_input.dtype == torch.float32
+    assert (rough.last_input.cpu() - exact.last_input).norm() < 0.02 * exact.last_input.norm()
