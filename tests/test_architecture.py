@@ -103,6 +103,10 @@ def test_only_propose_knows_sam_and_scikit_image():
     assert users_of("transformers") | users_of("skimage") <= {"kit.propose"}
 
 
+def test_only_propose_knows_sam_and_superpixels():
+    assert users_of("transformers") | users_of("skimage") == {"kit.propose"}
+
+
 def test_only_the_app_knows_gradio():
     assert {room(name) for name in users_of("gradio")} <= {"ui"}
 
