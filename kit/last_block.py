@@ -7,7 +7,7 @@ is plain tensor arithmetic, so autograd can differentiate it once more where a C
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -57,6 +57,11 @@ def last_pass(tokens: Tokens) -> LastPass:
     x_hat_post, spread_post = _normalised(after_mlp, block.ln_post)
     feature = _scaled(x_hat_post, block.ln_post).mean(1)
     return LastPass(activation, query, key, value, weights, mixed, x_hat_2, spread_2, hidden, x_hat_post, spread_post, feature)
+
+
+def pass_of(done: LastPass, images: Tensor) -> LastPass:
+    """The same pass for some of the images.   images (n,), their numbers in the batch."""
+    return LastPass(*(getattr(done, entry.name)[images] for entry in fields(done)))
 
 
 def patch_embeddings(tokens: Tokens, *, done: LastPass | None = None) -> Tensor:

@@ -19,7 +19,7 @@ def attention_affinity(attention: Tensor, *, sinkhorn: int = 3, power: int = 2) 
     steps.
 
     attention (B, L, T, T), heads averaged, class token first -> (B, N, N), rows = the patch that receives.   Source: CLIP-ES, section 3.3;
-    sinkhorn 3 and power 2 from the released code.
+    sinkhorn 3 and power 2 from the released code (FMA-WSSS: 1 and 2).
     """
     check_shape(attention, "B L T T", "attention")
     if attention.shape[1] < 1:
@@ -39,10 +39,12 @@ def box_mask(cam: Tensor, *, threshold: float = 0.4, exact: bool = False) -> Ten
     """The bounding boxes of all blobs above a share of the maximum: where a class may spread from.
 
     cam (B, C, h, w) in [0, 1] -> bool (B, C, h, w). The released code cuts the last row and column of a box that touches the border, so
-    that the mask can come out empty; `exact` keeps them.
-    Source: CLIP-ES, section 3.3 and released code; threshold 0.4 on VOC, 0.7 on COCO.
+    that the mask can come out empty; `exact` keeps them.   Raises ValueError for maps that are not normalised.
+    Source: CLIP-ES, section 3.3 and released code; threshold 0.4 on VOC, 0.7 on COCO (FMA-WSSS: 0.4 to 0.6).
     """
     check_shape(cam, "B C h w", "cam")
+    if cam.numel() and (cam.min() < 0 or cam.max() > 1):
+        raise ValueError(f"expected maps in [0, 1], got {cam.min():.3g} to {cam.max():.3g}: boxes are drawn around normalised maps")
     height, width = cam.shape[2:]
     last = (height, width) if exact else (height - 1, width - 1)
     levels = (cam.detach() * 255).to(torch.uint8).cpu().numpy()
@@ -58,9 +60,9 @@ def box_mask(cam: Tensor, *, threshold: float = 0.4, exact: bool = False) -> Ten
 def spread(cam: Tensor, affinity: Tensor, mask: Tensor | None = None) -> Tensor:
     """Each patch collects the map of the patches it belongs to, as far as these stand in the mask.
 
-    cam (B, C, h, w), affinity (B, N, N), mask bool (B, C, h, w) -> (B, C, h, w). A map whose mask is empty spreads from every patch: the
-    released code would lose its class without a word.
-    Source: CLIP-ES, section 3.3; the released code masks the source.
+    cam (B, C, h, w), in [0, 1] or raw and signed, affinity (B, N, N), mask bool (B, C, h, w) -> (B, C, h, w). A map whose mask is empty
+    spreads from every patch: the released code would lose its class without a word.
+    Source: CLIP-ES, section 3.3; the released code masks the source. FMA-WSSS spreads raw maps, with the boxes of their positive part.
     """
     check_shape(cam, "B C h w", "cam")
     check_shape(affinity, "B N N", "affinity", B=len(cam), N=cam.shape[2] * cam.shape[3])

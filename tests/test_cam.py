@@ -25,7 +25,9 @@ def clip() -> Clip:
     for name, weights in model.named_parameters():
         if name != "logit_scale":
             weights.data += 0.2 * torch.randn(weights.shape, generator=generator)
-    return Clip(model.double(), tokenizer=None)
+    clip = Clip(model, tokenizer=None)
+    clip.model.double()
+    return clip
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +107,128 @@ def test_probabilities_and_logits(tokens, text):
     torch.testing.assert_close(probabilities.sum(-1), torch.ones(2, dtype=torch.float64))
 
 
+# for training: every image against its own classes and the backgrounds
+
+PRESENT = torch.tensor([[0, 1, 1], [1, 0, 0]])  # of three classes; the other two texts are backgrounds
+
+
+def by_autograd(tokens: Tokens, text: torch.Tensor, present: torch.Tensor, *, released: bool) -> torch.Tensor:
+    """The released code's masked softmax and its gradient, pair by pair, all derivatives by autograd; has a graph."""
+    activation = tokens.block.ln_1(tokens.last_input).detach().requires_grad_(True)
+    block, attended = tokens.block, tokens.block.attention(activation, activation, activation, need_weights=True)[0]
+    x = tokens.last_input + attended
+    x = x + block.mlp(block.ln_2(x))
+    vector = torch.nn.functional.normalize(block.ln_post(x)[:, 1:].mean(1) @ block.projection, dim=-1)
+    logits = block.logit_scale * vector @ text.T
+    part = torch.cat([present.bool(), torch.ones(len(present), len(text) - present.shape[1], dtype=torch.bool)], 1)
+    if released:
+        powers = (logits - logits.max(-1, keepdim=True).values).exp() * part
+        probability = powers / (powers.sum(-1, keepdim=True) + 1e-5)
+    else:
+        probability = torch.stack([row.masked_fill(~mask, -1e30).softmax(-1) for row, mask in zip(logits, part, strict=True)])
+    maps = []
+    for image, label in present.nonzero().tolist():
+        (gradient,) = torch.autograd.grad(probability[image, label], activation, create_graph=True)
+        maps.append((gradient[image, 1:].mean(0) * activation[image, 1:].detach()).sum(-1).view(GRID))
+    return torch.stack(maps)
+
+
+def scaled(tokens: Tokens, factor: float) -> Tokens:
+    """With a larger scale an absent class can lead by far."""
+    return dataclasses.replace(tokens, block=dataclasses.replace(tokens.block, logit_scale=factor))
+
+
+@pytest.mark.parametrize("scale", [7.0, 30.0])
+@pytest.mark.parametrize("released", [False, True])
+def test_masked_maps_and_their_second_order_gradient_equal_autograd(tokens, text, released, scale):
+    text = text.clone().requires_grad_(True)
+    expected = by_autograd(scaled(tokens, scale), text, PRESENT, released=released)
+    got = cam.masked_softmax_grad_cam(scaled(tokens, scale), text, PRESENT, released_softmax=released)
+    assert got.shape == (3, *GRID)
+    torch.testing.assert_close(got, expected, rtol=1e-8, atol=1e-12)
+    gradients = [torch.autograd.grad((maps**2).sum(), text)[0] for maps in (got, expected)]
+    assert gradients[1].abs().max() > 1e-6
+    torch.testing.assert_close(*gradients, rtol=1e-7, atol=1e-9 * gradients[1].abs().max().item())
+
+
+@pytest.mark.parametrize("released", [False, True])
+def test_the_second_order_gradient_equals_a_finite_difference(tokens, text, released):
+    def maps(words):
+        return cam.masked_softmax_grad_cam(scaled(tokens, 20.0), words, PRESENT, released_softmax=released)
+
+    assert torch.autograd.gradcheck(maps, text.clone().requires_grad_(True), atol=1e-7)
+
+
+def test_masked_maps_are_those_of_each_image_with_its_own_texts(tokens, text):
+    maps = cam.masked_softmax_grad_cam(tokens, text, PRESENT)
+    first, second = (cam.softmax_grad_cam(tokens, text[rows], range(len(rows) - 2)) for rows in ([1, 2, 3, 4], [0, 3, 4]))
+    torch.testing.assert_close(maps, torch.stack([first[0, 0], first[0, 1], second[1, 0]]))
+
+
+def test_absent_classes_take_no_part(tokens, text):
+    other = text.clone()
+    other[0] = -text[0]  # absent from the first image, present in the second
+    before, after = (cam.masked_softmax_grad_cam(tokens, words, PRESENT) for words in (text, other))
+    assert torch.equal(before[:2], after[:2]) and (before[2] - after[2]).abs().max() > 1e-4
+
+
+def test_the_released_softmax_shrinks_maps_where_an_absent_class_leads(tokens, text):
+    feature = torch.nn.functional.normalize(last_pass(tokens).feature @ tokens.block.projection, dim=-1)
+    leading = torch.cat([feature[:1], text[1:]])  # class 0 is all that the first image shows, and is said to be absent
+    sharp = scaled(tokens, 40.0)
+    lead = cam.class_logits(sharp, leading)[0]
+    assert lead[0] - lead[1:].max() > 10
+    masked, released = (cam.masked_softmax_grad_cam(sharp, leading, PRESENT, released_softmax=quirk)[:2] for quirk in (False, True))
+    assert released.abs().max() < 0.7 * masked.abs().max()
+
+
+def test_pairs_stand_row_by_row_whatever_an_image_has(tokens, text):
+    """Images with one, two, three or no class, mixed: each map is the one it has alone."""
+    order = [0, 1, 1, 0, 1, 0]
+    many = dataclasses.replace(tokens, last_input=tokens.last_input[order], attention=tokens.attention[order])
+    present = torch.tensor([[0, 1, 0], [1, 1, 0], [0, 0, 0], [1, 1, 1], [0, 0, 1], [1, 0, 1]], dtype=torch.bool)
+    maps = cam.masked_softmax_grad_cam(many, text, present)
+    alone = []
+    for image, row in zip(order, present, strict=True):
+        one = dataclasses.replace(tokens, last_input=tokens.last_input[[image]], attention=tokens.attention[[image]])
+        alone += list(cam.masked_softmax_grad_cam(one, text, row[None]))
+    torch.testing.assert_close(maps, torch.stack(alone))
+    shared = cam.masked_softmax_grad_cam(many, text, present, done=last_pass(many))
+    assert torch.equal(maps, shared)
+
+
+@pytest.mark.parametrize("released", [False, True])
+def test_a_batch_without_any_class_has_no_map_but_a_graph(tokens, text, released):
+    words = text.clone().requires_grad_(True)
+    maps = cam.masked_softmax_grad_cam(tokens, words, torch.zeros(2, 3), released_softmax=released)
+    assert maps.shape == (0, *GRID)
+    maps.sum().backward()
+    assert not words.grad.any()
+
+
+def test_masked_maps_without_any_background(tokens, text):
+    maps = cam.masked_softmax_grad_cam(tokens, text[:3], PRESENT)
+    assert maps[:2].abs().max() > 1e-4 and maps[2].abs().max() < 1e-12  # alone, a class is certain whatever is seen
+    torch.testing.assert_close(maps[0], -maps[1])
+
+
+def test_masked_maps_refuse_what_does_not_fit(tokens, text):
+    with pytest.raises(ShapeError, match=r"present \(B=2 C\), got \(3, 3\)"):
+        cam.masked_softmax_grad_cam(tokens, text, torch.ones(3, 3))
+    with pytest.raises(ShapeError, match=r"text \(T D=12\), got \(5, 11\)"):
+        cam.masked_softmax_grad_cam(tokens, text[:, :11], PRESENT)
+    with pytest.raises(ValueError, match="expected a text for each of 3 classes, backgrounds after them, got 2 texts"):
+        cam.masked_softmax_grad_cam(tokens, text[:2], PRESENT)
+
+
+def test_masked_maps_of_tokens_from_inference_mode(tokens, text):
+    with torch.inference_mode():
+        seen = dataclasses.replace(tokens, last_input=tokens.last_input.clone(), attention=tokens.attention.clone())
+    words = text.clone().requires_grad_(True)
+    cam.masked_softmax_grad_cam(seen, words, PRESENT).square().sum().backward()
+    assert words.grad.abs().max() > 0
+
+
 def test_similarity_is_a_cosine_and_one_where_the_patch_is_the_text(tokens, text):
     from kit.last_block import patch_embeddings
 
@@ -139,12 +263,11 @@ def test_text_of_another_width_is_refused(tokens, text, function):
 
 
 @pytest.mark.parametrize("function", CAMS)
-def test_tokens_from_inference_mode_work(clip, text, function):
+def test_tokens_from_inference_mode_work(tokens, text, function):
     with torch.inference_mode():
-        seen = clip.encode(torch.zeros(1, 3, 16, 24))
-        seen = dataclasses.replace(seen, last_input=seen.last_input.double())
+        seen = dataclasses.replace(tokens, last_input=tokens.last_input.clone(), attention=tokens.attention.clone())
         inside = function(seen, text, [0, 2])
-    assert seen.last_input.is_inference() and inside.shape == (1, 2, 2, 3) and inside.abs().max() > 0
+    assert seen.last_input.is_inference() and inside.shape == (2, 2, *GRID) and inside.abs().max() > 0
     torch.testing.assert_close(function(seen, text, [0, 2]), inside)
 
 

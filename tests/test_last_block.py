@@ -23,7 +23,8 @@ def tokens_for(grid, *, batch=2, quick_gelu=False, radius=None, dtype=torch.floa
     model = build_small_clip({"embed_dim": 12, "quick_gelu": quick_gelu, "vision_cfg": vision, "text_cfg": text})
     for weights in model.parameters():
         weights.data += 0.3 * torch.randn(weights.shape, generator=generator)
-    clip = Clip(model.to(dtype), tokenizer=None)
+    clip = Clip(model, tokenizer=None)
+    clip.model.to(dtype)
     count = 1 + grid[0] * grid[1]
     mask = local_mask(grid, radius, torch.device("cpu"))
     return Tokens(

@@ -127,6 +127,14 @@ def test_box_threshold_is_strict_and_truncated():
     assert refine.box_mask(cam, exact=True)[0, 0].tolist() == [[True, False, True], [False] * 3]
 
 
+@pytest.mark.parametrize("value", [-0.1, 1.2])
+def test_boxes_of_raw_maps_are_refused(value):
+    cam = torch.full((1, 1, 3, 3), 0.5)
+    cam[0, 0, 1, 1] = value
+    with pytest.raises(ValueError, match=r"expected maps in \[0, 1\], got .*: boxes are drawn around normalised maps"):
+        refine.box_mask(cam)
+
+
 def test_one_patch_is_lost_by_the_released_boxes_only():
     one = torch.ones(1, 1, 1, 1)
     assert refine.box_mask(one, exact=True).all() and not refine.box_mask(one).any()
@@ -162,6 +170,15 @@ def test_spread_refuses_what_does_not_fit():
         refine.spread(cam, affinity, torch.ones(1, 1, 2, 3, dtype=torch.bool))
     with pytest.raises(ShapeError, match="cam"):
         refine.spread(cam[0], affinity)
+
+
+def test_raw_maps_are_spread_with_their_signs():
+    """FMA-WSSS spreads the signed map itself; what speaks against the class goes along, and stays out where the mask ends."""
+    cam = torch.tensor([[[[2.0, -1.0, -7.0]]]])
+    affinity = torch.tensor([[[0.5, 0.25, 0.0], [0.25, 0.5, 1.0], [0.0, 1.0, 0.5]]])
+    mask = torch.tensor([[[[True, True, False]]]])
+    torch.testing.assert_close(refine.spread(cam, affinity, mask), torch.tensor([[[[0.75, 0.0, -1.0]]]]))
+    torch.testing.assert_close(refine.spread(cam, affinity), torch.tensor([[[[0.75, -7.0, -4.5]]]]))
 
 
 def test_gradients_pass_through_the_spreading():
