@@ -1,13 +1,13 @@
-"""A method judged on a whole data set: the mIoU of every stage, beside a baseline and a control that has to do worse."""
+"""A method, or masks that are there already, judged on a whole data set: mIoU, beside a baseline and a control that has to do worse."""
 
-import dataclasses
 import math
-import multiprocessing
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -15,15 +15,16 @@ import torch
 from torch import Tensor
 
 from kit import mask, refine
-from kit.data import Sample
+from kit.data import DataError, DataSet, Sample
 from kit.encode import Tokens
-from kit.methods.clip_es import ClipEs, ClipEsSettings, refined_scores
-from kit.words import VOC_CLASSES
+from kit.images import load_mask
+from kit.jobs import BATCH_ATTENTION, WAITING, workers_pool
+from kit.methods.clip_es import ClipEs, ClipEsSettings, preset, refined_scores
+from kit.words import COCO_CLASSES, VOC_CLASSES
 
 BATCH = 16  # images a pass of the encoder
-BATCH_ATTENTION = 2**26  # numbers in a batch's attention maps at most: a quarter of a gigabyte
+NAMED = 10  # pictures left out that a table names; JSON names all
 Owner = TypeVar("Owner")  # whatever a job of the refiner belongs to
-WAITING = 4  # pictures that may wait in memory for each process of the refiner
 
 CAM_TITLES = {"softmax": "softmax Grad-CAM", "plain": "plain Grad-CAM", "similarity": "similarity map"}
 REFINER_TITLES = {"crf": "+ CRF", "pixel-adaptive": "+ pixel-adaptive refinement"}
@@ -57,96 +58,112 @@ class StageScore:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a method reached on a data set, and all that is needed to read the numbers rightly.
+    """What label maps reached on a data set, and all that is needed to read the numbers rightly.
 
-    stages in order: "plain" (the baseline), "cam", "affinity", the refiner's name, "control"; classes: background first;
-    changed: the settings that are not the paper's; tuned: whether settings were chosen by the truth of these very images.
+    stages in order, each with its title in the table; classes: background first; labels_from: where the image-level labels come from;
+    refused: (id, reason) of every picture left out; about: what else stands in the JSON (a method's settings, seconds and whether anything
+    was tuned on the truth, or the folder of the masks); remarks: the sentences under the table.
     """
 
+    data: str
     split: str
+    labels_from: str
+    classes: tuple[str, ...]
     images: int
     images_two_or_more: int
-    classes: tuple[str, ...]
-    model: str
-    settings: dict
-    changed: dict
+    titles: dict[str, str]
     stages: dict[str, StageScore]
-    seconds_per_image: dict[str, float]
-    tuned: bool = False
+    refused: tuple[tuple[str, str], ...] = ()
+    about: dict = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     def to_dict(self) -> dict:
         """Plain values, ready for JSON: scores 0..1."""
         return {
+            "data": self.data,
             "split": self.split,
+            "labels_from": self.labels_from,
             "images": self.images,
             "images_two_or_more": self.images_two_or_more,
             "classes": list(self.classes),
-            "model": self.model,
-            "settings": self.settings,
-            "settings_unlike_the_paper": self.changed,
-            "tuned_on_this_split": self.tuned,
+            **self.about,
             "stages": {stage: score.to_dict() for stage, score in self.stages.items()},
-            "seconds_per_image": self.seconds_per_image,
+            "refused": [{"id": name, "reason": reason} for name, reason in self.refused],
         }
 
     def table(self) -> str:
         """The numbers as text, mIoU in percent, with the lines that say what they are numbers of."""
-        cam = CAM_TITLES[self.settings["cam"]]
-        titles = {"plain": "plain Grad-CAM (baseline)", "cam": cam, "affinity": "+ affinity", **REFINER_TITLES}
-        titles["control"] = f"control: words shifted by one class ({cam})"
-        rows = [(titles[stage], percent(score.miou), percent(score.miou_two_or_more)) for stage, score in self.stages.items()]
+        rows = [(self.titles[stage], percent(score.miou), percent(score.miou_two_or_more)) for stage, score in self.stages.items()]
         width = max(len("mIoU in percent"), *(len(title) for title, _, _ in rows))
         shown = sum(not math.isnan(value) for value in next(iter(self.stages.values())).iou.values())
-        changed = "; ".join(f"{name} = {short(value)}" for name, value in self.changed.items())
-        seconds = ", ".join(f"{stage} {value:.3f}" for stage, value in self.seconds_per_image.items())
+        place = f"Split {self.split} of {self.data}" if self.split else f"Data set {self.data}"
         return "\n".join([
             f"{'mIoU in percent':<{width}}  {'all':>5}  two or more classes",
             *(f"{title:<{width}}  {everything:>5}  {several:>19}" for title, everything, several in rows),
             "",
-            f"Split {self.split}: {self.images:,} images, {self.images_two_or_more:,} with two or more classes; model {self.model}.",
+            f"{place}: {self.images:,} images, {self.images_two_or_more:,} with two or more classes; labels: {self.labels_from}.",
             f"Mean over the {shown} of {len(self.classes)} classes that the truth shows, background among them; "
             f"pixels of truth {mask.IGNORE} are left out.",
-            f"Settings unlike the paper's: {changed or 'none'}.",
-            f"Seconds per image: {seconds}.",
-            "Settings were chosen by the truth of this split: look for the honest number on another one."
-            if self.tuned
-            else "None of the kit's settings was tuned on this split's truth.",
+            *self.remarks,
+            *self._refusals(),
         ])  # fmt: skip
+
+    def per_class(self) -> str:
+        """IoU of every class in percent, a column a stage; a dash where the truth does not show the class."""
+        width = max(map(len, (*self.classes, "IoU in percent")))
+        columns = [max(len(stage), 5) for stage in self.stages]
+        scores = {name: [percent(score.iou[name]) for score in self.stages.values()] for name in self.classes}
+        lines = [("IoU in percent", list(self.stages)), *scores.items(), ("mean", [percent(score.miou) for score in self.stages.values()])]
+        return "\n".join(
+            "  ".join([f"{name:<{width}}", *(f"{cell:>{column}}" for cell, column in zip(cells, columns, strict=True))])
+            for name, cells in lines
+        )
+
+    def _refusals(self) -> list[str]:
+        if not self.refused:
+            return []
+        named = [f"  {name}: {reason}" for name, reason in self.refused[:NAMED]]
+        more = len(self.refused) - len(named)
+        return [f"Left out, because they could not be used: {len(self.refused):,}.", *named, *[f"  and {more:,} more"][: more > 0]]
 
 
 def evaluate(
     method: ClipEs,
-    samples: Iterable[Sample],
+    data: DataSet,
     *,
-    split: str = "",
-    classes: tuple[str, ...] = VOC_CLASSES,
     tuned: bool = False,
+    control: bool = True,
+    skip_bad: bool = False,
     workers: int = 1,
     batch: int = BATCH,
     progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
-    """Every stage's label maps against the truth, counted over the whole data set; a picture's own tags say which classes it is asked for.
+    """Every stage's label maps against the truth, counted over the data set; a picture's own labels say what it is asked for.
 
-    samples with truth, their names out of `classes` (label = index + 1); split and tuned are what the report says of them;
+    tuned: whether settings were chosen by the truth of these very pictures, for the report; control: whether the baseline (plain Grad-CAM)
+    and the control (words shifted by one class) are measured too; skip_bad: pictures that cannot be used are left out and named;
     workers: processes for the refiner, 1 = this one (more need a script guarded by `if __name__ == "__main__"`);
-    batch: images of one size that are encoded together; progress is told how many images are done.
-    -> Evaluation.   Raises ValueError for a sample without truth or with a class that is not in `classes`, and if there is no sample.
+    batch: images of one size that are encoded together; progress is told how many pictures are done.
+    -> Evaluation.   Raises ValueError for a picture without truth, for one that cannot be used, and if there is none.
     """
     if workers < 1 or batch < 1:
         raise ValueError(f"expected at least one worker and one image a batch, got {workers} and {batch}")
+    check_truth(data, skip_bad=skip_bad)
     settings = method.settings
     siblings = {
         "plain": ClipEs(method.clip, settings, cam="plain", affinity=False, refiner="none"),
-        "control": ClipEs(method.clip, settings, synonyms=shifted_words(classes, settings.synonyms), affinity=False, refiner="none"),
-    }
+        "control": ClipEs(method.clip, settings, synonyms=shifted_words(data.classes, settings.synonyms), affinity=False, refiner="none"),
+    } if control else {}  # fmt: skip
     has_refiner = settings.refiner != "none"
-    stages = ["plain", "cam"] + ["affinity"] * settings.affinity + [settings.refiner] * has_refiner + ["control"]
-    tally = Tally(classes, stages)
-    timed = ["encode", "text", "cam"] + ["affinity"] * settings.affinity + [settings.refiner] * has_refiner
-    seconds = dict.fromkeys(timed, 0.0)
+    chain = ["cam"] + ["affinity"] * settings.affinity + [settings.refiner] * has_refiner
+    stages = ["plain", *chain, "control"] if control else chain
+    tally = Tally(data.classes, stages)
+    seconds = dict.fromkeys(["encode", "text", *chain], 0.0)
+    refused = list(data.refused)
 
     def unrefined() -> Iterator[tuple[Sample, RefinerJob | None]]:
-        for sample, tokens, spent in encoded_samples(method, checked_samples(samples, classes), batch):
+        samples = scorable_samples(data, refuse=(lambda *bad: refused.append(bad)) if skip_bad else None)
+        for sample, tokens, spent in encoded_samples(method, samples, batch):
             seconds["encode"] += spent
             if tokens is None:  # tags that name no class leave nothing to ask for: all is background
                 for stage in stages:
@@ -170,28 +187,113 @@ def evaluate(
             tally.add(settings.refiner, sample, labels)
             seconds[settings.refiner] += spent
         if progress:
-            progress(count)
-    if not tally.images:
-        raise ValueError("expected at least one sample to evaluate, got none")
+            progress(count + len(refused) - len(data.refused))
+    check_scored(tally, refused)
 
     values = settings.to_dict()
+    changed = unlike_the_paper(values, data.classes)
+    each = {stage: spent / tally.images for stage, spent in seconds.items()}
     return Evaluation(
-        split=split,
+        data=data.name,
+        split=data.split,
+        labels_from=data.labels_from,
+        classes=tally.names,
         images=tally.images,
         images_two_or_more=tally.images_two_or_more,
-        classes=tally.names,
-        model=method.clip.name,
-        settings=values,
-        changed=unlike_the_paper(values),
+        titles=stage_titles(settings),
         stages=tally.scores(),
-        seconds_per_image={stage: spent / tally.images for stage, spent in seconds.items()},
-        tuned=tuned,
+        refused=tuple(refused),
+        about={
+            "model": method.clip.name,
+            "precision": method.clip.precision,
+            "settings": values,
+            "settings_unlike_the_paper": changed,
+            "tuned_on_this_split": tuned,
+            "seconds_per_image": each,
+        },
+        remarks=(
+            f"Model {method.clip.name}, {method.clip.precision}; settings unlike the paper's: "
+            f"{'; '.join(f'{name} = {short(value)}' for name, value in changed.items()) or 'none'}.",
+            f"Seconds per image: {', '.join(f'{stage} {value:.3f}' for stage, value in each.items())}.",
+            "Settings were chosen by the truth of this split: look for the honest number on another one."
+            if tuned
+            else "None of the kit's settings was tuned on this split's truth.",
+        ),
     )
 
 
-def unlike_the_paper(settings: Mapping) -> dict:
-    """Those of the settings (plain values) that are not the paper's."""
-    paper = ClipEsSettings().to_dict()
+def evaluate_masks(
+    folder: str | PathLike, data: DataSet, *, skip_bad: bool = False, progress: Callable[[int], None] | None = None
+) -> Evaluation:
+    """Label maps somebody wrote as PNGs, against the truth: ours, the official releases', any.
+
+    folder: holds ID.png for every picture, or SegmentationClass/ID.png; labels as in the data set, 255 = uncertain. Two scores: over the
+    pixels the masks are sure of, and with uncertain pixels taken as background; the share of uncertain pixels stands beside them.
+    skip_bad and progress as in `evaluate`.   Raises ValueError for a mask that is missing, of another size or with other labels.
+    """
+    folder = Path(folder)
+    folder = inside if (inside := folder / "SegmentationClass").is_dir() else folder
+    if not folder.is_dir():
+        raise ValueError(f"expected a folder of masks named ID.png, got {folder}, which is none; check the path")
+    check_truth(data, skip_bad=skip_bad)
+    tally = Tally(data.classes, ["sure", "filled"])
+    refused = list(data.refused)
+    judged = uncertain = 0
+    for count, entry in enumerate(data.entries, start=1):
+        try:
+            truth = checked_truth(entry.truth(), data.classes, entry.id)
+            labels = checked_mask(folder / f"{entry.id}.png", truth.shape, data.classes)
+            several = len(entry.names()) >= 2
+        except ValueError as error:
+            if not skip_bad:
+                raise
+            refused.append((entry.id, str(error)))
+        else:
+            unsure = labels == mask.IGNORE
+            tally.count("sure", np.where(unsure, mask.IGNORE, truth), np.where(unsure, 0, labels), several=several)
+            tally.count("filled", truth, np.where(unsure, 0, labels), several=several)
+            judged += np.count_nonzero(truth != mask.IGNORE)
+            uncertain += np.count_nonzero(unsure & (truth != mask.IGNORE))
+        if progress:
+            progress(count)
+    check_scored(tally, refused)
+    share = uncertain / judged if judged else math.nan
+    scores = tally.scores()
+    remarks = (f"Masks: {folder}; no model was run.", "Whether anything was tuned on this truth, only those who made the masks can say.")
+    if uncertain:
+        titles = {"sure": "sure pixels only", "filled": "uncertain pixels as background"}
+        remarks = (
+            *remarks,
+            f"Uncertain ({mask.IGNORE}) in the masks: {percent(share)} % of the judged pixels. To leave them out flatters the masks, "
+            "to call them background is harsh: name the one you quote.",
+        )
+    else:
+        titles, scores = {"sure": "masks"}, {"sure": scores["sure"]}
+    return Evaluation(
+        data=data.name,
+        split=data.split,
+        labels_from=data.labels_from,
+        classes=tally.names,
+        images=tally.images,
+        images_two_or_more=tally.images_two_or_more,
+        titles=titles,
+        stages=scores,
+        refused=tuple(refused),
+        about={"masks": str(folder), "uncertain": none_if_nan(share)},
+        remarks=remarks,
+    )
+
+
+def stage_titles(settings: ClipEsSettings) -> dict[str, str]:
+    """How the stages are called in a table."""
+    cam = CAM_TITLES[settings.cam]
+    control = f"control: words shifted by one class ({cam})"
+    return {"plain": "plain Grad-CAM (baseline)", "cam": cam, "affinity": "+ affinity", **REFINER_TITLES, "control": control}
+
+
+def unlike_the_paper(settings: Mapping, classes: Sequence[str] = VOC_CLASSES) -> dict:
+    """Those of the settings (plain values) that are not the paper's, for COCO where the classes are COCO's."""
+    paper = preset("coco" if set(COCO_CLASSES) <= set(classes) else "voc").to_dict()
     return {name: value for name, value in settings.items() if value != paper[name]}
 
 
@@ -232,11 +334,14 @@ class Tally:
 
     def add(self, stage: Hashable, sample: Sample, labels: np.ndarray) -> None:
         """Count one image.   labels (H, W) in 0..C, by the sample's own order of names."""
-        several = len(sample.names) >= 2
         ids = np.array([0, *(self.names.index(name) for name in sample.names)])[labels]
-        self.everything[stage].add(sample.truth, ids)
+        self.count(stage, sample.truth, ids, several=len(sample.names) >= 2)
+
+    def count(self, stage: Hashable, truth: np.ndarray, ids: np.ndarray, *, several: bool) -> None:
+        """Count one image whose labels are the data set's own.   truth and ids (H, W)."""
+        self.everything[stage].add(truth, ids)
         if several:
-            self.several[stage].add(sample.truth, ids)
+            self.several[stage].add(truth, ids)
         if stage == self._counted:
             self.images += 1
             self.images_two_or_more += several
@@ -253,8 +358,60 @@ class Tally:
         return total
 
 
+def check_truth(data: DataSet, *, skip_bad: bool = False) -> None:
+    """Refuses, before the work, a data set in which pictures have no truth; with `skip_bad` only one in which none has."""
+    without = [entry.id for entry in data.entries if entry.truth is None]
+    if without and (not skip_bad or len(without) == len(data)):
+        named = ", ".join(without[:3]) + (", ..." if len(without) > 3 else "")
+        raise DataError(
+            f"{len(without):,} of {len(data):,} pictures of {data.name} have no truth ({named}): "
+            "only pictures with a known answer can be scored"
+        )
+
+
+def check_scored(tally: "Tally", refused: Sequence[tuple[str, str]]) -> None:
+    if not tally.images:
+        first = f": {len(refused):,} could not be used, the first because {refused[0][1]}" if refused else ""
+        raise ValueError(f"expected at least one picture to score, got none{first}")
+
+
+def checked_truth(truth: np.ndarray, classes: Sequence[str], name: str) -> np.ndarray:
+    """A truth as it is.   Raises ValueError for a label that is no class."""
+    return _checked_labels(truth, classes, f"the truth of {name or 'a picture'}")
+
+
+def checked_mask(path: Path, size: tuple[int, ...], classes: Sequence[str]) -> np.ndarray:
+    """A label map, read.   -> uint8 (H, W).   Raises ValueError for a file that is missing, of another size or of other classes."""
+    labels = load_mask(path)
+    if labels.shape != size:
+        found, wanted = (" x ".join(map(str, shape)) for shape in (labels.shape, size))
+        raise DataError(f"{path}: expected {wanted} pixels like the truth, got {found}; is it another picture's mask, or a resized one?")
+    return _checked_labels(labels, classes, str(path))
+
+
+def _checked_labels(labels: np.ndarray, classes: Sequence[str], what: str) -> np.ndarray:
+    highest = int(np.where(labels == mask.IGNORE, 0, labels).max())
+    if highest > len(classes):
+        raise DataError(f"{what}: expected labels 0 to {len(classes)} or {mask.IGNORE}, got {highest}; these numbers mean other classes")
+    return labels
+
+
+def scorable_samples(data: DataSet, *, refuse: Callable[[str, str], None] | None = None) -> Iterator[Sample]:
+    """The data set's pictures with their truth, as they come; what cannot be scored raises ValueError or, with `refuse`, is told to it."""
+    for entry in data.entries:
+        try:
+            sample = entry.sample(truth=True)
+            (sample,) = checked_samples([sample], data.classes)
+        except ValueError as error:
+            if refuse is None:
+                raise
+            refuse(entry.id, str(error))
+        else:
+            yield sample
+
+
 def checked_samples(samples: Iterable[Sample], classes: tuple[str, ...]) -> Iterator[Sample]:
-    """The samples as they come.   Raises ValueError for one without truth or with a class that is not in `classes`."""
+    """The samples as they come.   Raises ValueError for one without truth, or with a class or a label that is not in `classes`."""
     for sample in samples:
         if sample.truth is None:
             raise ValueError(
@@ -264,6 +421,7 @@ def checked_samples(samples: Iterable[Sample], classes: tuple[str, ...]) -> Iter
         if strange:
             shows = f"{sample.id or 'a sample'} shows {', '.join(strange)}"
             raise ValueError(f"{shows}, which is none of the {len(classes)} classes to score; give all of them in `classes`")
+        checked_truth(sample.truth, classes, sample.id)
         yield sample
 
 
@@ -277,7 +435,7 @@ def encoded_samples(method: ClipEs, samples: Iterable[Sample], batch: int) -> It
         tokens = method.clip.encode(torch.stack([pixels for _, pixels in waiting]))
         share = (spent + time.perf_counter() - clock) / len(waiting)
         for index, (sample, _) in enumerate(waiting):
-            yield sample, _of_image(tokens, index), share
+            yield sample, tokens.image(index), share
 
     for sample in samples:
         if not sample.names:
@@ -297,41 +455,22 @@ def encoded_samples(method: ClipEs, samples: Iterable[Sample], batch: int) -> It
         yield from tokens_of_waiting()
 
 
-def _of_image(tokens: Tokens, index: int) -> Tokens:
-    """One image of a batch, as a batch of one."""
-    one = slice(index, index + 1)
-    return dataclasses.replace(tokens, last_input=tokens.last_input[one], attention=tokens.attention[one])
-
-
 def refined_jobs(jobs: Iterable[tuple[Owner, RefinerJob | None]], workers: int) -> Iterator[tuple[Owner, tuple[np.ndarray, float] | None]]:
     """Every job's owner in its order, with the refined labels and the seconds these took, where there was something to refine."""
-    if workers == 1:
-        yield from ((owner, None if job is None else _labels_of_job(job)) for owner, job in jobs)
-        return
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads // 2))  # the other half of the cores is the refiner's
-    # Spawned, not forked: a fork would copy torch's locks without the threads that hold them.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_one_thread) as pool:
-        waiting: deque = deque()
+    room = WAITING * workers if workers > 1 else 0  # what is done right here need not wait
+    waiting: deque[tuple[Owner, Future | None]] = deque()
 
-        def first() -> tuple[Owner, tuple[np.ndarray, float] | None]:
-            owner, future = waiting.popleft()
-            return owner, None if future is None else future.result()
+    def first() -> tuple[Owner, tuple[np.ndarray, float] | None]:
+        owner, future = waiting.popleft()
+        return owner, None if future is None else future.result()
 
-        try:
-            for owner, job in jobs:
-                waiting.append((owner, None if job is None else pool.submit(_labels_of_job, job)))
-                if len(waiting) > WAITING * workers:
-                    yield first()
-            while waiting:
+    with workers_pool(workers) as pool:
+        for owner, job in jobs:
+            waiting.append((owner, None if job is None else pool.submit(_labels_of_job, job)))
+            if len(waiting) > room:
                 yield first()
-        finally:
-            torch.set_num_threads(threads)
-            pool.shutdown(cancel_futures=True)
-
-
-def _one_thread() -> None:
-    torch.set_num_threads(1)  # one process a core: more threads would only stand in each other's way
+        while waiting:
+            yield first()
 
 
 def _labels_of_job(job: RefinerJob) -> tuple[np.ndarray, float]:

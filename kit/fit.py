@@ -36,38 +36,42 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class Schedule:
-    """The learning rate: constant and small for the warm-up, then a cosine from `rate` to 0.
+    """The learning rate: constant and small for the warm-up, then a cosine from `rate` that would reach 0 at step `horizon` (None: steps).
 
-    Source: FMA-WSSS, released code (warm_rate 1e-5); CoOp's schedule.
+    Source: FMA-WSSS, released code (warm_rate 1e-5; on COCO it stops long before the horizon); CoOp's schedule.
     """
 
     steps: int
     rate: float
     warm_up: int = 0
     warm_rate: float = 1e-5
+    horizon: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.warm_up < self.steps:
             raise FitError(f"expected at least one step after the warm-up, got {self.steps} steps and {self.warm_up} of warm-up")
         if not (self.rate > 0 and self.warm_rate >= 0 and math.isfinite(self.rate) and math.isfinite(self.warm_rate)):
             raise FitError(f"expected a learning rate above 0, got {self.rate} (warm-up {self.warm_rate})")
+        if self.horizon is not None and self.horizon < self.steps:
+            raise FitError(f"expected a horizon of at least the {self.steps} steps, got {self.horizon}")
 
     def at(self, step: int) -> float:
         """The rate of a step, counted from 0."""
         if step < self.warm_up:
             return self.warm_rate
-        return self.rate / 2 * (1 + math.cos(math.pi * (step - self.warm_up) / (self.steps - self.warm_up)))
+        return self.rate / 2 * (1 + math.cos(math.pi * (step - self.warm_up) / ((self.horizon or self.steps) - self.warm_up)))
 
 
 @dataclass(frozen=True)
 class FitStep:
-    """One step made: its number from 1, the losses (weighted), the rate, and the seconds it took."""
+    """One step made: its number from 1, the losses (weighted), the rate, the seconds it took, and the task it belongs to."""
 
     step: int
     steps: int
     losses: dict[str, float]
     rate: float
     seconds: float
+    task: str = ""
 
     @property
     def loss(self) -> float:
@@ -89,6 +93,7 @@ def fit(
     optimiser: Callable[[list[nn.Parameter]], torch.optim.Optimizer] = momentum_sgd,
     checkpoint: str | os.PathLike | None = None,
     about: dict | None = None,
+    name: str = "",
     rank: int = 0,
     world: int = 1,
 ) -> Iterator[FitStep]:
@@ -96,7 +101,7 @@ def fit(
 
     batch: pictures a step, each epoch in an order of its own; parts: pieces a batch is cut into, whose gradients are added up (less
     memory); their losses are means, so a step descends the mean of the parts. With `world` processes (torchrun, an initialised process
-    group) each takes every `world`-th part: two processes learn what one learns with two parts.
+    group) each takes every `world`-th part: two processes learn what one learns with two parts. name: what the steps are called.
     checkpoint: a file that holds the way so far; with it a run that was killed goes on where it last saved, on the same course, and
     `about` (plain values) has to be the same. It is removed after the last step.
     Raises FitError for what cannot be learned, also when the loss is no number any more.
@@ -129,7 +134,7 @@ def fit(
             if file is not None and rank == 0 and time.monotonic() - saved > SAVE_EVERY:
                 _save(file, course, step + 1, parameters, optimise)
                 saved = time.monotonic()
-            yield FitStep(step + 1, schedule.steps, losses, schedule.at(step), time.perf_counter() - clock)
+            yield FitStep(step + 1, schedule.steps, losses, schedule.at(step), time.perf_counter() - clock, name)
     except GeneratorExit:
         if file is not None and rank == 0:
             _save(file, course, step + 1, parameters, optimise)

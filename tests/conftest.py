@@ -25,3 +25,19 @@ def server():
     yield SimpleNamespace(url=url, clip=clip, page=pages["Explore"], pages=pages)
     demo.close()
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def data_of():
+    """A data set of samples that are there already."""
+    from kit.data import DataSet, Entry
+    from kit.words import VOC_CLASSES
+
+    def entry(sample):
+        truth = None if sample.truth is None else lambda: sample.truth
+        return Entry(sample.id, lambda: sample.names, lambda: sample.image.shape[:2], lambda: sample.image, truth)
+
+    def data(samples, *, classes=VOC_CLASSES, name="planted", split="train"):
+        return DataSet(name, split, classes, "planted", tuple(map(entry, samples)))
+
+    return data

@@ -7,13 +7,17 @@ import math
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJaccardIndex
 
-from kit.data import Sample, toy_samples
+from kit.data import DataError, Sample, toy_data, toy_samples
 from kit.encode import Clip
-from kit.evaluate import Evaluation, StageScore, evaluate, shifted_words
+from kit.evaluate import Evaluation, StageScore, evaluate, evaluate_masks, shifted_words, unlike_the_paper
+from kit.images import save_mask
 from kit.methods import ClipEs
+from kit.methods.clip_es import preset
 from kit.score import Confusion
-from kit.words import VOC_CLASSES
+from kit.words import COCO_CLASSES, VOC_CLASSES
 
 NAMES = ("background", *VOC_CLASSES)
 
@@ -34,8 +38,8 @@ def samples():
 
 
 @pytest.fixture(scope="module")
-def evaluation(method, samples):
-    return evaluate(method, samples, split="train", batch=1)
+def evaluation(method, data_of, samples):
+    return evaluate(method, data_of(samples), batch=1)
 
 
 def by_hand(samples, label_map):
@@ -75,87 +79,87 @@ def test_shifted_words_go_around_and_take_the_settings_words():
     assert shifted_words(("cat", "dog", "cow"), {"dog": "dog hound"}) == {"cat": "dog hound", "dog": "cow", "cow": "cat"}
 
 
-def test_the_second_column_counts_only_images_with_two_or_more_classes(method, samples):
+def test_the_second_column_counts_only_images_with_two_or_more_classes(method, samples, data_of):
     def tagged(*names):
         image = samples[0].image
         return Sample(image, names, np.zeros(image.shape[:2], np.uint8))
 
     one, two = tagged("cat"), tagged("cat", "dog")
-    apart = evaluate(method, [two], split="train")
-    together = evaluate(method, [one, two], split="train")
+    apart = evaluate(method, data_of([two]))
+    together = evaluate(method, data_of([one, two]))
     assert (together.images, together.images_two_or_more) == (2, 1)
     assert {stage: score.miou_two_or_more for stage, score in together.stages.items()} == {
         stage: score.miou for stage, score in apart.stages.items()
     }
-    assert math.isnan(evaluate(method, [one]).stages["cam"].miou_two_or_more)
+    assert math.isnan(evaluate(method, data_of([one])).stages["cam"].miou_two_or_more)
 
 
-def test_batches_and_sizes_change_nothing_but_rounding(method, samples, evaluation):
+def test_batches_and_sizes_change_nothing_but_rounding(method, samples, evaluation, data_of):
     wide = list(toy_samples("train", 1, size=(64, 128), start=9))
     mixed = [samples[0], samples[1], *wide, samples[2], samples[3]]
     calls = method.clip.calls
-    together = evaluate(method, mixed, batch=16)
+    together = evaluate(method, data_of(mixed), batch=16)
     assert method.clip.calls - calls == 3  # two squares, one wide, two squares
-    alone = evaluate(method, mixed, batch=1)
+    alone = evaluate(method, data_of(mixed), batch=1)
     for stage, score in together.stages.items():
         assert score.miou == pytest.approx(alone.stages[stage].miou, abs=2e-3)
 
 
-def test_large_pictures_are_encoded_in_smaller_batches(method, samples, monkeypatch):
+def test_large_pictures_are_encoded_in_smaller_batches(method, samples, monkeypatch, data_of):
     monkeypatch.setattr("kit.evaluate.BATCH_ATTENTION", 1)
     calls = method.clip.calls
-    evaluate(method, samples[:2])
+    evaluate(method, data_of(samples[:2]))
     assert method.clip.calls - calls == 2
 
 
-def test_pictures_over_the_side_limit_are_scored_in_their_own_size(clip, samples):
+def test_pictures_over_the_side_limit_are_scored_in_their_own_size(clip, samples, data_of):
     small = ClipEs(clip, side_limit=48, iterations=1)
-    result = evaluate(small, samples[:2], batch=1)
+    result = evaluate(small, data_of(samples[:2]), batch=1)
     for stage in ("crf", "cam"):
         changes = {} if stage == "crf" else {"affinity": False, "refiner": "none"}
         alone = ClipEs(clip, small.settings, **changes)
         assert result.stages[stage].miou == by_hand(samples[:2], lambda sample, alone=alone: alone.segment(sample).labels)
 
 
-def test_stages_follow_the_settings(method, samples):
-    bare = evaluate(ClipEs(method.clip, method.settings, affinity=False, refiner="none"), samples[:1])
-    assert list(bare.stages) == ["plain", "cam", "control"] and set(bare.seconds_per_image) == {"encode", "text", "cam"}
-    other = evaluate(ClipEs(method.clip, method.settings, refiner="pixel-adaptive"), samples[:1])
+def test_stages_follow_the_settings(method, samples, data_of):
+    bare = evaluate(ClipEs(method.clip, method.settings, affinity=False, refiner="none"), data_of(samples[:1]))
+    assert list(bare.stages) == ["plain", "cam", "control"] and set(bare.about["seconds_per_image"]) == {"encode", "text", "cam"}
+    other = evaluate(ClipEs(method.clip, method.settings, refiner="pixel-adaptive"), data_of(samples[:1]))
     assert list(other.stages) == ["plain", "cam", "affinity", "pixel-adaptive", "control"]
-    assert list(other.seconds_per_image) == ["encode", "text", "cam", "affinity", "pixel-adaptive"]
+    assert list(other.about["seconds_per_image"]) == ["encode", "text", "cam", "affinity", "pixel-adaptive"]
     assert "+ pixel-adaptive refinement" in other.table()
 
 
-def test_an_image_without_tags_is_all_background(method):
+def test_an_image_without_tags_is_all_background(method, data_of):
     truth = np.zeros((32, 32), np.uint8)
     truth[:16] = 3
-    result = evaluate(method, [Sample(np.zeros((32, 32, 3), np.uint8), (), truth)])
+    result = evaluate(method, data_of([Sample(np.zeros((32, 32, 3), np.uint8), (), truth)]))
     assert all(score.iou["background"] == 0.5 and score.iou["bird"] == 0 for score in result.stages.values())
 
 
-def test_truth_255_is_left_out(method, samples):
+def test_truth_255_is_left_out(method, samples, data_of):
     sample = samples[0]
     unjudged = dataclasses.replace(sample, truth=np.where(sample.truth == 0, 255, sample.truth).astype(np.uint8))
-    assert math.isnan(evaluate(method, [unjudged]).stages["cam"].iou["background"])
+    assert math.isnan(evaluate(method, data_of([unjudged])).stages["cam"].iou["background"])
 
 
-def test_other_classes_than_voc(method, samples):
+def test_other_classes_than_voc(method, samples, data_of):
     truth = (samples[0].truth > 0).astype(np.uint8)
-    result = evaluate(method, [Sample(samples[0].image, ("boat",), truth)], classes=("boat", "cat"))
+    result = evaluate(method, data_of([Sample(samples[0].image, ("boat",), truth)], classes=("boat", "cat")))
     assert result.classes == ("background", "boat", "cat") and not math.isnan(result.stages["cam"].iou["boat"])
 
 
-def test_progress_counts_every_image(method, samples):
+def test_progress_counts_every_image(method, samples, data_of):
     seen = []
-    evaluate(method, samples[:3], progress=seen.append)
+    evaluate(method, data_of(samples[:3]), progress=seen.append)
     assert seen == [1, 2, 3]
 
 
 def test_the_dictionary_is_plain_json_without_nan(evaluation):
     values = json.loads(json.dumps(evaluation.to_dict(), allow_nan=False))
-    assert set(values) >= {"split", "images", "classes", "model", "settings", "stages", "seconds_per_image"}
-    assert (values["split"], values["images"], values["classes"], values["model"]) == ("train", 4, list(NAMES), "tiny")
-    assert list(values["stages"]) == ["plain", "cam", "affinity", "crf", "control"]
+    assert (values["data"], values["split"], values["labels_from"], values["images"]) == ("planted", "train", "planted", 4)
+    assert values["classes"] == list(NAMES) and values["model"] == "tiny" and values["refused"] == []
+    assert list(values["stages"]) == ["plain", "cam", "affinity", "crf", "control"] and values["tuned_on_this_split"] is False
     for score in values["stages"].values():
         assert set(score) == {"miou", "iou", "miou_two_or_more"} and 0 <= score["miou"] <= 1 and list(score["iou"]) == list(NAMES)
         assert None in score["iou"].values()  # four images do not show all classes
@@ -166,44 +170,186 @@ def test_the_dictionary_is_plain_json_without_nan(evaluation):
 
 def test_the_table_is_in_percent_and_says_what_it_is():
     score = StageScore(0.25, {"background": 0.5, "cat": 0.0, "dog": math.nan}, math.nan)
-    settings = {"cam": "softmax"}
-    stages = {"plain": score, "cam": score, "control": score}
-    honest = Evaluation("val", 7, 0, ("background", "cat", "dog"), "tiny", settings, {"background": ["a"] * 9}, stages, {"cam": 0.1234})
-    lines = honest.table().splitlines()
-    assert lines[1].split()[-2:] == ["25.0", "–"] and lines[2].startswith("softmax Grad-CAM ")
-    text = honest.table()
-    for part in (
-        "Split val: 7 images, 0 with two",
-        "2 of 3 classes",
-        "model tiny",
-        "background = 9 words",
-        "cam 0.123",
-        "tuned on this split's truth",
-    ):
-        assert part in text
-    assert "None of the kit's settings" not in dataclasses.replace(honest, tuned=True).table()
+    result = Evaluation(
+        "voc", "val", "the list", ("background", "cat", "dog"), 7, 0, {"plain": "plain", "cam": "softmax"}, {"plain": score, "cam": score},
+        refused=tuple((f"p{number}", "no such file") for number in range(12)), remarks=("Model tiny.",),
+    )  # fmt: skip
+    lines = result.table().splitlines()
+    assert lines[1].split()[-2:] == ["25.0", "–"] and lines[2].startswith("softmax ")
+    for part in ("Split val of voc: 7 images, 0 with two", "labels: the list", "2 of 3 classes", "Model tiny.", "could not be used: 12"):
+        assert part in result.table()
+    assert "  p9: no such file" in lines and "p10" not in result.table() and lines[-1] == "  and 2 more"
+    assert "Data set folder: 7" in dataclasses.replace(result, data="folder", split="").table()
+    assert [line.split() for line in result.per_class().splitlines()[1:]] == [
+        ["background", "50.0", "50.0"], ["cat", "0.0", "0.0"], ["dog", "–", "–"], ["mean", "25.0", "25.0"],
+    ]  # fmt: skip
 
 
-def test_what_cannot_be_scored_is_refused(method, samples):
-    with pytest.raises(ValueError, match="at least one sample"):
-        evaluate(method, [])
-    with pytest.raises(ValueError, match="expected samples with truth, got here without"):
-        evaluate(method, [dataclasses.replace(samples[0], truth=None, id="here")])
+def test_what_was_tuned_and_what_is_unlike_the_paper_is_said(method, samples, data_of):
+    data = data_of(samples[:1])
+    quick = ClipEs(method.clip, method.settings, affinity=False, refiner="none")
+    honest, tuned = (evaluate(quick, data, control=False, tuned=tuned) for tuned in (False, True))
+    assert "None of the kit's settings was tuned" in honest.table() and not honest.about["tuned_on_this_split"]
+    assert "chosen by the truth of this split" in tuned.table() and tuned.about["tuned_on_this_split"]
+    assert "background = 22 words" in honest.table() and "model tiny" in honest.table().lower()
+    coco = preset("coco").to_dict()
+    assert unlike_the_paper(coco, COCO_CLASSES) == {} and set(unlike_the_paper(coco)) == {"background", "synonyms", "box_threshold"}
+
+
+def test_without_the_control_nothing_else_changes(method, samples, data_of, evaluation):
+    bare = evaluate(method, data_of(samples), batch=1, control=False)
+    assert list(bare.stages) == ["cam", "affinity", "crf"]
+    assert all(bare.stages[stage].miou == evaluation.stages[stage].miou for stage in bare.stages)
+
+
+def test_eighty_classes_can_be_asked_for(method, samples, data_of):
+    truth = np.where(samples[0].truth > 0, COCO_CLASSES.index("boat") + 1, 0).astype(np.uint8)
+    result = evaluate(
+        ClipEs(method.clip, preset("coco", refiner="none", layers=2)),
+        data_of([Sample(samples[0].image, ("boat",), truth)], classes=COCO_CLASSES),
+    )
+    assert len(result.classes) == 81 and not math.isnan(result.stages["control"].iou["boat"])
+
+
+def test_the_drawn_world_as_a_data_set_gives_the_numbers_of_its_samples(method, samples, evaluation):
+    result = evaluate(method, toy_data("train", 4, size=96), batch=1)
+    assert {stage: score.miou for stage, score in result.stages.items()} == {
+        stage: score.miou for stage, score in evaluation.stages.items()
+    }
+    assert (result.data, result.split, result.labels_from) == ("toy", "train", "what is drawn")
+
+
+def test_what_cannot_be_scored_is_refused(method, samples, data_of):
+    blind = dataclasses.replace(samples[0], truth=None, id="here")
+    with pytest.raises(ValueError, match="at least one picture"):
+        evaluate(method, data_of([]))
+    for measure in (lambda data: evaluate(method, data), lambda data: evaluate_masks(".", data)):
+        with pytest.raises(DataError, match=r"1 of 2 pictures of planted have no truth \(here\)"):
+            measure(data_of([samples[0], blind]))
+    with pytest.raises(DataError, match="1 of 1 pictures"):
+        evaluate(method, data_of([blind]), skip_bad=True)
     with pytest.raises(ValueError, match="shows zebra"):
-        evaluate(method, [dataclasses.replace(samples[0], names=("zebra",))])
+        evaluate(method, data_of([dataclasses.replace(samples[0], names=("zebra",))]))
+    with pytest.raises(ValueError, match="the truth of x: expected labels 0 to 2 or 255, got 7"):
+        truth = np.full_like(samples[0].truth, 7)
+        evaluate(method, data_of([dataclasses.replace(samples[0], truth=truth, names=("cat",), id="x")], classes=("cat", "dog")))
     with pytest.raises(ValueError, match="at least one worker"):
-        evaluate(method, samples, workers=0)
+        evaluate(method, data_of(samples), workers=0)
     with pytest.raises(ValueError, match="percent belongs"):
         StageScore(25.0, {}, 0.2)
 
 
-def test_threads_are_given_back_when_the_loop_breaks(method, samples):
+def test_bad_pictures_are_left_out_and_named_only_if_asked(method, samples, data_of):
+    bad = [
+        dataclasses.replace(samples[0], id="no-truth", truth=None),
+        dataclasses.replace(samples[0], id="wrong-truth", truth=np.full_like(samples[0].truth, 99)),
+    ]
+    seen = []
+    result = evaluate(method, data_of([bad[0], samples[0], bad[1], samples[1]]), skip_bad=True, batch=1, progress=seen.append)
+    alone = evaluate(method, data_of(samples[:2]), batch=1)
+    assert {stage: score.miou for stage, score in result.stages.items()} == {stage: score.miou for stage, score in alone.stages.items()}
+    assert [name for name, _ in result.refused] == ["no-truth", "wrong-truth"] and result.images == 2 and seen[-1] == 4
+    assert "labels 0 to 20 or 255, got 99" in result.table() and result.to_dict()["refused"][0]["id"] == "no-truth"
+    with pytest.raises(ValueError, match="expected at least one picture to score, got none: 1 could not be used, the first because"):
+        evaluate(method, data_of(bad[1:]), skip_bad=True)
+
+
+# masks that are there already
+
+
+@pytest.fixture
+def drawn_lots(tmp_path, data_of):
+    """Random truths and random masks of 4 classes, some of both 255: (data, folder, truths, masks)."""
+    random = np.random.default_rng(5)
+    classes = ("cat", "dog", "cow", "ufo")  # no truth shows the ufo
+    samples, truths, masks = [], [], []
+    for number in range(6):
+        shape = (7 + number, 9)
+        truth = random.choice([0, 1, 2, 3, 255], shape, p=[0.4, 0.2, 0.2, 0.1, 0.1]).astype(np.uint8)
+        labels = np.where(random.random(shape) < 0.5, truth, random.choice([0, 1, 2, 3, 4, 255], shape)).astype(np.uint8)
+        names = classes[: 1 + number % 3]
+        samples.append(Sample(np.zeros((*shape, 3), np.uint8), names, truth, id=f"picture{number}"))
+        save_mask(tmp_path / f"picture{number}.png", labels)
+        truths.append(truth)
+        masks.append(labels)
+    return data_of(samples, classes=classes), tmp_path, truths, masks
+
+
+def torchmetrics_iou(truths, masks):
+    """IoU of each class that the truth shows, by torchmetrics alone."""
+    truth, labels = (torch.from_numpy(np.concatenate([part.flatten() for part in parts])).long() for parts in (truths, masks))
+    judged = truth != 255
+    index = MulticlassJaccardIndex(num_classes=5, average="none", ignore_index=255)(labels, truth)
+    shown = MulticlassConfusionMatrix(num_classes=5)(labels[judged], truth[judged]).sum(1) > 0
+    return [value.item() if there else math.nan for value, there in zip(index, shown, strict=True)]
+
+
+def test_masks_agree_with_torchmetrics(drawn_lots):
+    data, folder, truths, masks = drawn_lots
+    result = evaluate_masks(folder, data)
+    filled = [np.where(labels == 255, 0, labels) for labels in masks]
+    only_sure = [np.where(labels == 255, 255, truth) for truth, labels in zip(truths, masks, strict=True)]
+    for stage, expected in (("filled", torchmetrics_iou(truths, filled)), ("sure", torchmetrics_iou(only_sure, filled))):
+        assert list(result.stages[stage].iou.values()) == pytest.approx(expected, abs=1e-6, nan_ok=True)
+        assert result.stages[stage].miou == pytest.approx(np.nanmean(expected), abs=1e-6)
+        several = [number for number in range(6) if number % 3]
+        of_several = torchmetrics_iou([(truths if stage == "filled" else only_sure)[k] for k in several], [filled[k] for k in several])
+        assert result.stages[stage].miou_two_or_more == pytest.approx(np.nanmean(of_several), abs=1e-6)
+    judged = np.concatenate([truth.flatten() for truth in truths]) != 255
+    unsure = np.concatenate([labels.flatten() for labels in masks]) == 255
+    assert result.about["uncertain"] == (judged & unsure).sum() / judged.sum() and result.images_two_or_more == 4
+    for part in ("sure pixels only", "uncertain pixels as background", "% of the judged pixels", "no model was run"):
+        assert part in result.table()
+
+
+def test_masks_that_are_sure_have_one_score(drawn_lots):
+    data, folder, truths, _ = drawn_lots
+    for number, truth in enumerate(truths):
+        save_mask(folder / f"picture{number}.png", np.where(truth == 255, 4, truth))
+    result = evaluate_masks(folder, data)
+    assert result.stages["sure"].miou == 1 and list(result.stages) == ["sure"] and result.about["uncertain"] == 0
+    assert "uncertain pixels" not in result.table() and json.dumps(result.to_dict(), allow_nan=False)
+
+
+def test_the_folder_that_generate_writes_is_found(drawn_lots, tmp_path):
+    data, folder, _, _ = drawn_lots
+    (inside := tmp_path / "out" / "SegmentationClass").mkdir(parents=True)
+    for path in folder.glob("*.png"):
+        path.rename(inside / path.name)
+    assert evaluate_masks(tmp_path / "out", data).about["masks"] == str(inside)
+    with pytest.raises(ValueError, match="expected a folder of masks named ID.png"):
+        evaluate_masks(tmp_path / "gone", data)
+
+
+def test_wrong_masks_are_named(drawn_lots):
+    data, folder, truths, _ = drawn_lots
+    expected = {}
+    expected["picture0"] = "there is no such file"
+    (folder / "picture0.png").unlink()
+    save_mask(folder / "picture1.png", np.zeros((3, 4), int))
+    expected["picture1"] = "expected 8 x 9 pixels like the truth, got 3 x 4"
+    save_mask(folder / "picture2.png", np.full_like(truths[2], 90))
+    expected["picture2"] = "expected labels 0 to 4 or 255, got 90"
+    Image.fromarray(np.zeros((*truths[3].shape, 3), np.uint8)).save(folder / "picture3.png")
+    expected["picture3"] = "expected labels"
+    seen = []
+    result = evaluate_masks(folder, data, skip_bad=True, progress=seen.append)
+    assert result.images == 2 and [name for name, _ in result.refused] == list(expected) and seen == [1, 2, 3, 4, 5, 6]
+    for name, reason in result.refused:
+        assert f"{name}.png" in reason and expected[name] in reason
+    with pytest.raises(ValueError, match=r"picture0\.png: there is no such file"):
+        evaluate_masks(folder, data)
+
+
+def test_threads_are_given_back_when_the_loop_breaks(method, samples, data_of):
     before = torch.get_num_threads()
 
+    data, (first, second) = data_of(samples), data_of(samples[:2]).entries
+
     def broken():
-        yield samples[0]
         raise KeyError("planted")
 
+    data = dataclasses.replace(data, entries=(first, dataclasses.replace(second, image=broken)))
     with pytest.raises(KeyError, match="planted"):
-        evaluate(method, broken(), workers=2, batch=1)
+        evaluate(method, data, workers=2, batch=1)
     assert torch.get_num_threads() == before

@@ -77,11 +77,11 @@ def same(score: StageScore, other: StageScore) -> bool:
         ("refined", "pixel-adaptive", "pixel-adaptive", {"iterations": [1, 3], "power": [1, 2]}),
     ],
 )
-def test_every_number_is_that_of_evaluate(method, samples, encoded, stage, evaluated, refiner, knobs):
+def test_every_number_is_that_of_evaluate(method, samples, encoded, data_of, stage, evaluated, refiner, knobs):
     table = sweep(method, encoded, stage=stage, refiner=refiner, **knobs)
     assert len(table.rows) == math.prod(map(len, knobs.values()))
     for row in table.rows:
-        expected = evaluate(ClipEs(method.clip, method.settings, refiner=refiner, **row.values), samples)
+        expected = evaluate(ClipEs(method.clip, method.settings, refiner=refiner, **row.values), data_of(samples))
         assert same(row.score, expected.stages[evaluated]), row.values
         assert (table.images, table.images_two_or_more) == (expected.images, expected.images_two_or_more)
 
@@ -97,10 +97,10 @@ def test_the_confusion_itself_is_that_of_a_loop_by_hand(method, samples, encoded
     assert torch.equal(seen[0], expected.matrix)
 
 
-def test_a_refiner_can_be_a_knob_and_rows_end_at_different_stages(method, samples, encoded):
+def test_a_refiner_can_be_a_knob_and_rows_end_at_different_stages(method, samples, encoded, data_of):
     table = sweep(method, encoded, refiner=["none", "pixel-adaptive"])
     assert [row.stage for row in table.rows] == ["affinity", "refined"] and list(table.knobs) == ["refiner"]
-    expected = evaluate(ClipEs(method.clip, method.settings, refiner="pixel-adaptive"), samples)
+    expected = evaluate(ClipEs(method.clip, method.settings, refiner="pixel-adaptive"), data_of(samples))
     assert same(table.rows[0].score, expected.stages["affinity"]) and same(table.rows[1].score, expected.stages["pixel-adaptive"])
     bare = sweep(method, encoded, affinity=[False, True])
     assert [row.stage for row in bare.rows] == ["cam", "affinity"] and same(bare.rows[0].score, expected.stages["cam"])
@@ -158,12 +158,12 @@ def encode_part(encoded, part):
     return replace(encoded, samples=encoded.samples[slice(*part)], tokens=encoded.tokens[slice(*part)])
 
 
-def test_samples_of_other_sizes_and_without_classes(method, samples):
+def test_samples_of_other_sizes_and_without_classes(method, samples, data_of):
     empty = Sample(samples[0].image, (), np.zeros((64, 64), np.uint8), id="val-000099")
     mixed = [samples[0], empty, *toy_samples("val", 1, size=(64, 128), start=9), samples[1]]
     encoded = encode_all(method, mixed)
     assert [tokens is None for tokens in encoded.tokens] == [False, True, False, False] and encoded.samples == tuple(mixed)
-    assert same(sweep(method, encoded, seeds=1, power=[2]).rows[0].score, evaluate(method, mixed).stages["affinity"])
+    assert same(sweep(method, encoded, seeds=1, power=[2]).rows[0].score, evaluate(method, data_of(mixed)).stages["affinity"])
 
 
 def test_processes_are_started_for_a_refiner_only(method, encoded, monkeypatch):

@@ -1,8 +1,10 @@
 """One paper, one file, each read from top to bottom like the paper's algorithm."""
 
 from kit.methods.clip_es import ClipEs, ClipEsSettings
+from kit.methods.fma_wsss import FmaWsss, FmaWsssSettings
 from kit.methods.result import Result
 
-METHODS = {"clip-es": ClipEs}
+# name -> class: made from a Clip and its Settings, of which it has a preset for each world (toy, voc, coco)
+METHODS = {"clip-es": ClipEs, "fma-wsss": FmaWsss}
 
-__all__ = ["METHODS", "ClipEs", "ClipEsSettings", "Result"]
+__all__ = ["METHODS", "ClipEs", "ClipEsSettings", "FmaWsss", "FmaWsssSettings", "Result"]

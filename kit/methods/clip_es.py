@@ -6,12 +6,11 @@ image -> tokens -> softmax-GradCAM of the present classes against background wor
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
 
 from kit import cam, mask, refine, words
@@ -19,18 +18,31 @@ from kit.data import Sample
 from kit.encode import Clip, Tokens
 from kit.last_block import last_pass
 from kit.methods.result import Result
-from kit.prompt import PromptError, prompts
+from kit.methods.settings import MAX_CLASSES as MAX_CLASSES
+from kit.methods.settings import (
+    SettingsError,
+    attention_of,
+    check_choice,
+    check_classes,
+    check_flag,
+    check_names,
+    checked_layers,
+    checked_number,
+    checked_words,
+    chosen_blocks,
+    competing_words,
+    from_plain_values,
+    image_within,
+    plain_values,
+    size_within,
+)
+from kit.prompt import prompts
 
 CAMS: Mapping[str, Callable[..., Tensor]] = MappingProxyType(
     {"softmax": cam.softmax_grad_cam, "plain": cam.grad_cam, "similarity": cam.similarity_cam}
 )
 METHOD = "clip-es"
 REFINERS = ("crf", "pixel-adaptive", "none")
-MAX_CLASSES = 100
-
-
-class SettingsError(ValueError):
-    """A setting out of its range, or one that does not exist."""
 
 
 @dataclass(frozen=True)
@@ -65,40 +77,27 @@ class ClipEsSettings:
     def __post_init__(self) -> None:
         if not isinstance(self.template, str):
             raise SettingsError(f"expected template to be a text with one {{}}, got {self.template!r}")
-        if not _is_list(self.background, str):
-            raise SettingsError(f"expected background to be a list of words, got {self.background!r}")
-        if not isinstance(self.synonyms, Mapping) or not _is_list([*self.synonyms, *self.synonyms.values()], str):
-            raise SettingsError(f"expected synonyms to be class names with the words in their place, got {self.synonyms!r}")
-        object.__setattr__(self, "background", tuple(self.background))
-        object.__setattr__(self, "synonyms", dict(self.synonyms))
-        if _is_list(self.layers, int) and len(self.layers):
-            object.__setattr__(self, "layers", tuple(self.layers))
-        elif not isinstance(self.layers, int) or isinstance(self.layers, bool) or self.layers < 1:
-            raise SettingsError(f"expected layers to be how many of the last blocks, at least 1, or a list of blocks, got {self.layers!r}")
+        background, synonyms = checked_words(self.background, self.synonyms)
+        object.__setattr__(self, "background", background)
+        object.__setattr__(self, "synonyms", synonyms)
+        object.__setattr__(self, "layers", checked_layers(self.layers))
         for name in ("affinity", "exact_boxes", "released_crf_image"):
-            if not isinstance(getattr(self, name), bool):
-                raise SettingsError(f"expected {name} to be true or false, got {getattr(self, name)!r}")
-        _check_choice("cam", self.cam, tuple(CAMS))
-        _check_choice("refiner", self.refiner, REFINERS)
+            check_flag(name, getattr(self, name))
+        check_choice("cam", self.cam, tuple(CAMS))
+        check_choice("refiner", self.refiner, REFINERS)
         for name, (low, high) in RANGES.items():
-            object.__setattr__(self, name, _number(name, getattr(self, name), low, high))
+            object.__setattr__(self, name, checked_number(name, getattr(self, name), low, high))
         if self.side is not None:
-            object.__setattr__(self, "side", _number("side", self.side, 16, 2048))
+            object.__setattr__(self, "side", checked_number("side", self.side, 16, 2048))
 
     def to_dict(self) -> dict:
         """Plain values, as JSON holds them."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(self).items()}
+        return plain_values(self)
 
     @classmethod
     def from_dict(cls, values: Mapping) -> "ClipEsSettings":
         """Settings from plain values, a result's settings too (these also name method and model); a name that is no setting is refused."""
-        if not isinstance(values, Mapping):
-            raise SettingsError(f"expected settings as names with values, got {type(values).__name__}")
-        if values.get("method", METHOD) != METHOD:
-            raise SettingsError(f"expected settings of {METHOD}, got those of {values['method']!r}")
-        values = {name: value for name, value in values.items() if name not in ("method", "model")}
-        _check_names(values)
-        return cls(**values)
+        return from_plain_values(values, cls, METHOD, "CLIP-ES")
 
 
 # name: (lowest, highest) that a visitor may ask for; whole numbers where both are int
@@ -125,7 +124,7 @@ def preset(name: str, **changes) -> ClipEsSettings:
     """The settings of a preset (voc, coco, toy), with changes."""
     if name not in PRESETS:
         raise SettingsError(f"expected a preset out of {', '.join(PRESETS)}, got {name!r}")
-    _check_names(changes)
+    check_names(changes, ClipEsSettings, "CLIP-ES")
     return ClipEsSettings(**{**PRESETS[name], **changes})
 
 
@@ -156,6 +155,8 @@ class ClipEs:
     """
 
     stages = ("cam", "affinity", "refined")
+    Settings = ClipEsSettings
+    preset = staticmethod(preset)
 
     def __init__(self, clip: Clip, settings: ClipEsSettings | None = None, **changes):
         """`settings`, or the preset that fits the model (toy for the tiny CLIP, voc for any other), with `changes` by name."""
@@ -163,7 +164,7 @@ class ClipEs:
         base = settings or preset("toy" if clip.is_tiny else "voc")
         if not isinstance(base, ClipEsSettings):
             raise SettingsError(f"expected ClipEsSettings, got {type(base).__name__}: make them with ClipEsSettings.from_dict or preset")
-        _check_names(changes)
+        check_names(changes, ClipEsSettings, "CLIP-ES")
         self.settings = dataclasses.replace(base, **changes)
 
     def encode(self, image: np.ndarray) -> Tokens:
@@ -183,9 +184,9 @@ class ClipEs:
 
     def question(self, names: tuple[str, ...]) -> Question:
         """The classes' prompts against those of the background.   Raises PromptError for what cannot be asked."""
-        _check_classes(names)
+        check_classes(names)
         class_prompts = prompts(self.settings.template, names, self.settings.synonyms)
-        rivals, own = self._background_words(names)
+        rivals, own = competing_words(self.settings.background, names, self.settings.synonyms)
         text = self.clip.text(class_prompts + prompts(self.settings.template, rivals))  # (C + backgrounds, D)
         return Question(
             names, tuple(class_prompts), text, tuple(f"background word {word!r} is left out: it is one of the classes" for word in own)
@@ -204,10 +205,7 @@ class ClipEs:
 
     def affinity(self, tokens: Tokens) -> Tensor:
         """How strongly the patches belong together, by the attention of the settings' blocks.   -> (B, N, N)."""
-        absent = [block for block in self.blocks() if block not in tokens.layers]
-        if absent:
-            raise SettingsError(f"expected tokens with the attention of blocks {self.blocks()}, got {list(tokens.layers)}: encode again")
-        attention = tokens.attention[:, [tokens.layers.index(block) for block in self.blocks()]]
+        attention = attention_of(tokens, self.blocks())
         return refine.attention_affinity(attention, sinkhorn=self.settings.sinkhorn, power=self.settings.power)
 
     def steps(
@@ -218,7 +216,7 @@ class ClipEs:
         `maps` from `class_maps` and the matrix from `affinity` save these stages where only later ones change.
         """
         settings, seconds = self.settings, {}
-        _check_classes(sample.names)  # before the encoder's pass
+        check_classes(sample.names)  # before the encoder's pass
         clock = time.perf_counter()
         if tokens is None:
             tokens = self.encode(sample.image)
@@ -276,25 +274,15 @@ class ClipEs:
 
     def blocks(self) -> list[int]:
         """The blocks whose attention the settings ask for, counted from 0.   Raises SettingsError for blocks that are not there."""
-        wanted, count = self.settings.layers, self.clip.layer_count
-        chosen = list(range(count))[-min(wanted, count) :] if isinstance(wanted, int) else list(wanted)
-        if not chosen or any(not 0 <= layer < count for layer in chosen):
-            raise SettingsError(f"{self.clip.name} has blocks 0 to {count - 1}, got layers {wanted}")
-        return chosen
-
-    def _background_words(self, names: Sequence[str]) -> tuple[list[str], list[str]]:
-        """The background words that compete, and those left out: a word that asks for a class would suppress that class's own map."""
-        asked = {word.strip().lower() for name in names for word in (name, *self.settings.synonyms.get(name, name).split(","))}
-        own = [word for word in self.settings.background if word.strip() and word.strip().lower() in asked]
-        return [word for word in self.settings.background if word not in own], own
+        return chosen_blocks(self.settings.layers, self.clip)
 
     def working_image(self, image: np.ndarray) -> np.ndarray:
         """The picture the chain works on: as it is, or made smaller to the side limit.   (H, W, 3) uint8 -> the same."""
-        longest = max(image.shape[:2])
-        if longest <= self.settings.side_limit:
-            return image
-        height, width = (max(1, round(length * self.settings.side_limit / longest)) for length in image.shape[:2])
-        return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+        return image_within(image, self.settings.side_limit)
+
+    def working_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The size of the picture the chain works on.   (H, W) -> (H, W), neither above the side limit."""
+        return size_within(size, self.settings.side_limit)
 
 
 def refined_scores(image: np.ndarray, scores: Tensor, settings: ClipEsSettings) -> Iterator[Tensor]:
@@ -316,39 +304,3 @@ def _lap(seconds: dict[str, float], stage: str, since: float) -> float:
     now = time.perf_counter()
     seconds[stage] = now - since
     return now
-
-
-def _check_classes(names: Sequence[str]) -> None:
-    if not 1 <= len(names) <= MAX_CLASSES:
-        raise PromptError(f"expected 1 to {MAX_CLASSES} classes, got {len(names)}" + ("" if names else ": choose at least one class"))
-
-
-def _check_choice(name: str, value, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise SettingsError(f"expected {name} to be one of {', '.join(choices)}, got {value!r}")
-
-
-def _check_names(values: Mapping) -> None:
-    known = {entry.name for entry in dataclasses.fields(ClipEsSettings)}
-    strange = sorted(str(name) for name in values if name not in known)
-    if strange:
-        raise SettingsError(f"unknown setting {', '.join(strange)}: CLIP-ES has {', '.join(sorted(known))}")
-
-
-def _is_list(value, kind: type) -> bool:
-    listed = isinstance(value, Sequence) and not isinstance(value, str)
-    return listed and all(isinstance(entry, kind) and not isinstance(entry, bool) for entry in value)
-
-
-def _number(name: str, value, low, high) -> float:
-    """The value, checked; 3.0 becomes 3 where a whole number is meant, as JSON may hold it."""
-    whole = isinstance(low, int) and isinstance(high, int)
-    fits = (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and low <= value <= high  # never true of NaN
-        and (not whole or float(value).is_integer())
-    )
-    if not fits:
-        raise SettingsError(f"expected {name} to be a {'whole ' if whole else ''}number from {low} to {high}, got {value!r}")
-    return int(value) if whole else value

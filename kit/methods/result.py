@@ -4,7 +4,9 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from kit.propose import Proposals
 from kit.shapes import check_shape
+from kit.vote import Vote
 
 
 @dataclass(frozen=True)
@@ -14,7 +16,7 @@ class Result:
     names: the C classes looked for; prompts: name -> its prompt; scores: name -> probability in [0, 1]; stages in order, each (C, H, W) or,
     once background has a plane, (1 + C, H, W);
     labels int64 (H, W) in 0..C, 0 = background; confidence (H, W) in [0, 1]; seconds: stage -> time; settings: what produced it; notes:
-    what a reader should know.
+    what a reader should know; votes: stage -> what the masks decided there, and proposals: these masks (where a method has any).
     """
 
     names: tuple[str, ...]
@@ -26,6 +28,8 @@ class Result:
     settings: dict
     seconds: dict[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    votes: dict[str, Vote] = field(default_factory=dict)
+    proposals: Proposals | None = None
 
     def __post_init__(self) -> None:
         height, width = check_shape(self.labels, "H W", "labels").shape

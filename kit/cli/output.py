@@ -1,0 +1,122 @@
+"""What a command says on the way, and how it writes its files."""
+
+import json
+import os
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import typer
+
+LINE_EVERY = 10.0  # seconds between two lines of progress where there is no terminal
+
+
+def say(sentence: str) -> None:
+    print(sentence, file=sys.stderr)
+
+
+class Pace:
+    """How far a run is and how long it still takes, in words: "1,240 of 10,582, 18.3 images/s, 8 min left"."""
+
+    def __init__(self, total: int, *, unit: str = "images", clock: Callable[[], float] = time.monotonic):
+        self.total, self.unit, self.clock = total, unit, clock
+        self.done = self.worked = 0
+        self.start = clock()
+
+    def step(self, *, worked: bool = True) -> None:
+        """One more is done; worked: whether it took work, for what was there already says nothing about the speed."""
+        self.done += 1
+        self.total = max(self.total, self.done)  # a process of several knows only roughly how large its share is
+        self.worked += worked
+
+    def __str__(self) -> str:
+        counted = f"{self.done:,} of {self.total:,}"
+        seconds = self.clock() - self.start
+        if not self.worked or seconds <= 0:
+            return counted
+        rate = self.worked / seconds
+        speed = f"{rate:.1f} {self.unit}/s" if rate >= 0.95 else f"{1 / rate:.1f} s/{self.unit.removesuffix('s')}"
+        return f"{counted}, {speed}, {in_words((self.total - self.done) / rate)} left"
+
+
+def in_words(seconds: float) -> str:
+    """A time as one says it.
+
+    >>> in_words(42), in_words(480), in_words(9000)
+    ('42 s', '8 min', '2 h 30 min')
+    """
+    minutes = round(seconds / 60)
+    if seconds < 59.5:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+@contextmanager
+def progress(title: str, total: int, *, unit: str = "images", quiet: bool = False) -> Iterator[Callable[..., None]]:
+    """How far the run is, on stderr: a bar on a terminal, else a line every ten seconds; yields what to call after each step."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    pace = Pace(total, unit=unit)
+    terminal = sys.stderr.isatty() and not quiet
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[pace]}", markup=False))
+    said = pace.start
+    with Progress(*columns, console=Console(stderr=True), disable=not terminal, transient=True) as bar:
+        task = bar.add_task(title, total=total, pace=str(pace))
+
+        def advance(*, worked: bool = True) -> None:
+            nonlocal said
+            pace.step(worked=worked)
+            bar.update(task, advance=1, pace=str(pace))
+            if not terminal and not quiet and pace.clock() - said >= LINE_EVERY:
+                say(f"{title}: {pace}")
+                said = pace.clock()
+
+        yield advance
+
+
+@contextmanager
+def failure(*, hint: bool = False) -> Iterator[None]:
+    """What goes wrong in the middle of a run ends it with one sentence and exit code 1; hint: whether --skip-bad would have helped."""
+    from concurrent.futures.process import BrokenProcessPool
+
+    from kit.data import DataError
+    from kit.images import ImageError
+
+    try:
+        yield
+    except BrokenProcessPool:
+        say("Error: a process of the refiner died, most likely for want of memory: take fewer with --workers 1")
+        raise typer.Exit(1) from None
+    except (ValueError, OSError) as error:
+        say(f"Error: {error}")
+        if hint and isinstance(error, DataError | ImageError):
+            say("note: --skip-bad leaves such pictures out and names them")
+        raise typer.Exit(1) from None
+
+
+def json_bytes(values: dict) -> bytes:
+    return json.dumps(values, indent=2, allow_nan=False).encode() + b"\n"
+
+
+def write_or_stop(path: Path, data: bytes) -> None:
+    try:
+        write_whole(path, data)
+    except OSError as error:
+        say(f"Error: {path}: the file cannot be written ({error.strerror or error})")
+        raise typer.Exit(1) from None
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """The file appears whole or not at all."""
+    part = path.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        part.write_bytes(data)
+        os.replace(part, path)
+    except OSError:
+        with suppress(OSError):  # nothing to remove if it was never there
+            part.unlink()
+        raise
