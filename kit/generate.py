@@ -151,7 +151,9 @@ def generate(
 
     What is there already is kept, if the same method, settings, model, data set and batch made it; `restart` removes it first. Batches are
     cut from the whole list before anything else is known, so that a run that was killed and goes on makes the masks, byte for byte, of
-    one that was not. `skip_bad`: pictures that cannot be used are refused one by one instead of stopping everything.
+    one that was not, on one machine. Only the attention the settings ask for is kept: where that is not every block's, the others are
+    computed in another way and `method.segment` may differ in the last bits, hence in single pixels. `skip_bad`: pictures that cannot be
+    used are refused one by one instead of stopping everything.
     lock: held while the model is asked, for those who share it, and free while a batch is refined and written.
     With a shard of several the processes may be on several machines: these have to share the file system `out` is on.
 

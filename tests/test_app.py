@@ -1,11 +1,16 @@
 """The app as programs meet it: typed doors, one sentence for every mistake, and nobody sees another's picture."""
 
 import concurrent.futures
+import csv
+import io
 import json
 import math
 import threading
 import time
+import zipfile
+from pathlib import Path
 
+import gradio as gr
 import numpy as np
 import pytest
 from gradio_client import Client, handle_file
@@ -18,9 +23,12 @@ from kit.images import load_mask
 from kit.methods import ClipEs
 from kit.sweep import encode_all, sweep
 from kit.ui import ask, figures
+from kit.ui.bundle import Picture, Upload
 from kit.ui.explore import KNOBS, Explore
+from kit.ui.job import SAME, listed_names
 from kit.ui.prompts import KNOWN, MANY, THIS
 from kit.ui.session import Look, Refused, Shelf, Studio, View
+from kit.words import VOC_CLASSES
 
 
 class Visitor:
@@ -110,7 +118,7 @@ def test_suggest_gives_every_name_a_probability(client, picture):
 
 def test_only_the_doors_are_public(client):
     described = client.view_api(return_format="dict")["named_endpoints"]
-    assert set(described) == {"/segment", "/draw_scene", "/suggest", "/templates", "/words", "/background_words"}
+    assert set(described) == {"/segment", "/draw_scene", "/suggest", "/templates", "/words", "/background_words", "/batch"}
 
 
 # Mistakes
@@ -209,6 +217,13 @@ def test_bombs_and_what_is_no_picture_are_refused(client, tmp_path):
         with pytest.raises(AppError, match=says) as told:
             segment(client, tmp_path / name)
         assert name not in str(told.value)  # nor where the server put it
+
+
+def test_a_picture_file_has_a_limit_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(ask, "PHOTO_BYTES", 100)
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3), np.uint8)).save(tmp_path / "large.png")
+    with pytest.raises(Refused, match="save it smaller"):
+        ask.photo(str(tmp_path / "large.png"))
 
 
 def test_a_large_photo_is_worked_on_at_the_pages_size():
@@ -426,6 +441,184 @@ def test_scenes_lie_on_a_bounded_shelf_for_every_visitor(server):
     *_, encoded = studio.encoded(8)
     assert len(encoded) == 8 and server.clip.calls == calls + 2
     assert [sample.id for sample in encoded.samples] == [f"val-{number:06d}" for number in range(8)]
+
+
+# Batch
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    """A zip with three drawn scenes, a broken picture, a note and a list of classes; and the scenes as files."""
+    folder = tmp_path_factory.mktemp("batch")
+    lines, files = ["file,classes"], []
+    with zipfile.ZipFile(folder / "scenes.zip", "w") as archive:
+        for number, sample in enumerate(toy_samples("val", 3, size=(96, 128))):
+            files.append(folder / f"scene {number}.png")
+            Image.fromarray(sample.image).save(files[-1])
+            archive.write(files[-1], f"photos/scene {number}.png")
+            lines.append(f"scene {number}.png,{';'.join(sample.names)}")
+        archive.writestr("photos/labels.csv", "\n".join([*lines[:-1], "broken,boat"]))
+        archive.writestr("photos/broken.png", "this is no picture")
+        archive.writestr("photos/notes.txt", "hello")
+    return folder / "scenes.zip", files, "\n".join(lines)
+
+
+def batch(client, files, classes=(), labels="", settings=None, overlays=True):
+    return client.predict([handle_file(file) for file in files], list(classes), labels, settings or {}, overlays, api_name="/batch")
+
+
+def report_rows(archive: zipfile.ZipFile) -> dict[str, dict[str, str]]:
+    return {row["file"]: row for row in csv.DictReader(archive.read("report.csv").decode("utf-8-sig").splitlines())}
+
+
+def test_a_zip_comes_back_as_masks_with_a_report(client, scenes):
+    path, report = batch(client, [scenes[0]], settings={"refiner": "none", "power": 3})
+    with zipfile.ZipFile(path) as archive:
+        pictures = [f"{kind}/scene_{number}.png" for number in (0, 1) for kind in ("masks", "overlays")]
+        assert archive.namelist() == [*pictures, "settings.json", "report.csv", "manifest.json"]
+        sample = next(toy_samples("val", 1, size=(96, 128)))
+        labels = load_mask(io.BytesIO(archive.read("masks/scene_0.png")))
+        assert labels.shape == (96, 128) and set(np.unique(labels)) - {0, 255} <= {1 + VOC_CLASSES.index(name) for name in sample.names}
+        rows = report_rows(archive)
+        assert {name: row["state"] for name, row in rows.items()} == {
+            "photos/scene 0.png": "done",
+            "photos/scene 1.png": "done",
+            "photos/scene 2.png": "refused",
+            "photos/broken.png": "refused",
+            "photos/notes.txt": "refused",
+        }
+        assert rows["photos/scene 0.png"]["mask"] == "masks/scene_0.png" and rows["photos/scene 0.png"]["classes"] == ";".join(sample.names)
+        assert "not a picture" in rows["photos/broken.png"]["reason"] and "no line" in rows["photos/scene 2.png"]["reason"]
+        assert json.loads(archive.read("settings.json"))["power"] == 3
+        assert not [name for name in archive.namelist() if b"/tmp/" in archive.read(name)]  # nor where the server put it
+    assert report["done"] == 2 and report["refused"] == 3
+
+
+def test_a_batch_gives_the_mask_of_one_picture(client, scenes):
+    path, report = batch(client, scenes[1][:1], ["boat", "giraffe"], overlays=False)
+    alone, *_ = segment(client, scenes[1][0], ["boat", "giraffe"])
+    with zipfile.ZipFile(path) as archive:
+        assert archive.namelist() == ["masks/scene_0.png", "settings.json", "report.csv", "manifest.json"]
+        assert np.array_equal(load_mask(io.BytesIO(archive.read("masks/scene_0.png"))), load_mask(alone))
+        assert json.loads(archive.read("settings.json"))["classes"] == ["boat", "giraffe"]
+
+
+def test_classes_are_suggested_as_in_explore(client, scenes):
+    _, report = batch(client, scenes[1], settings={"refiner": "none"}, overlays=False)
+    for file, row in zip(scenes[1], report["files"], strict=True):
+        shares = client.predict(handle_file(file), "", api_name="/suggest")
+        likely = [name for name in shares if shares[name] >= ask.SURE_ENOUGH or name == next(iter(shares))][: ask.SUGGESTED]
+        assert row["classes"] == likely and row["scores"] == pytest.approx([shares[name] for name in likely], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"files": []}, "choose pictures"),
+        ({"classes": ["boat"], "labels": "a.png,boat"}, "leave one out"),
+        ({"classes": ["word"] + [f"thing {number}" for number in range(20)]}, "at most 20 classes"),
+        ({"settings": {"power": 99}}, "power"),
+        ({"labels": ",boat"}, "the CSV, line 1: the name of the picture is missing"),
+    ],
+)
+def test_a_batch_that_cannot_be_done_gets_one_sentence(client, scenes, asked, says):
+    with pytest.raises(AppError, match=says) as told:
+        batch(client, **{"files": scenes[1][:1], **asked})
+    assert "our side" not in str(told.value)
+
+
+class TestListedNames:
+    PICTURES = tuple(Picture(name, name, Path()) for name in ("a/cat.jpg", "b/cat.jpg", "c/dog.png", "cow.png", "cow.jpg"))
+
+    def names(self, tmp_path, text: str) -> dict:
+        (tmp_path / "list.csv").write_text(text)
+        found = listed_names(tmp_path / "list.csv", self.PICTURES, VOC_CLASSES)
+        return {id: names if isinstance(names, tuple) else str(names) for id, names in found.items()}
+
+    def test_a_picture_may_be_written_in_several_ways(self, tmp_path):
+        found = self.names(tmp_path, "file,classes\na/cat.jpg,cat\nb/cat,cat;sofa\ndog.png,traffic light;dog\ncow.png,cow\ncow.jpg,3;9\n")
+        assert found == {
+            "a/cat.jpg": ("cat",), "b/cat.jpg": ("cat", "sofa"), "c/dog.png": ("traffic light", "dog"), "cow.png": ("cow",),
+            "cow.jpg": ("boat", "cow"),
+        }  # fmt: skip
+
+    def test_what_a_line_lacks_is_said_of_its_picture(self, tmp_path):
+        found = self.names(tmp_path, "cat,cat\ndog,\ncow.png,77\ncow.jpg,cow\ncow.jpg,dog\n")
+        assert found["a/cat.jpg"] == found["b/cat.jpg"] == "the CSV has no line for it"  # there are two
+        assert "at least one class" in found["c/dog.png"] and "0..19" in found["cow.png"] and "2 lines" in found["cow.jpg"]
+        assert str(tmp_path) not in "".join(map(str, found.values()))
+
+
+def started(server, visitor, uploads, labelling=SAME, classes=("cow",)):
+    page = server.pages["Batch"]
+    page.begin(visitor, uploads, labelling, list(classes), True)
+    return page.work(visitor)
+
+
+def uploaded(files) -> list[Upload]:
+    return [Upload(file.name, file) for file in files]
+
+
+def test_stop_keeps_the_masks_that_are_done(server, visitor, scenes, monkeypatch):
+    monkeypatch.setattr("kit.ui.batch.PAUSE", 0)
+    page = server.pages["Batch"]
+    work = started(server, visitor, uploaded(scenes[1]))
+    while "1 of 3 pictures" not in next(work)[0]:
+        pass
+    with pytest.raises(Refused, match="still running"):
+        page.begin(visitor, uploaded(scenes[1]), SAME, ["cow"], True)
+    assert not [step for step in page.work(visitor) if step != [gr.skip()] * 5]  # the work is somebody's already
+    page.stop(visitor)
+    *_, (told, button, *_, rows) = work
+    assert told.count("1 of 3 pictures done, 2 not done") == 1 and "Stopped" in told and rows.count("<td>not done</td>") == 2
+    with zipfile.ZipFile(button.value["path"] if isinstance(button.value, dict) else button.value) as archive:
+        assert [name for name in archive.namelist() if "masks/" in name] == ["masks/scene_0.png"]
+        assert [row["state"] for row in report_rows(archive).values()] == ["done", "not done", "not done"]
+    list(started(server, visitor, uploaded(scenes[1][:1])))  # and the next may begin
+
+
+def test_a_batch_ends_when_its_visitor_leaves(server, visitor, scenes, monkeypatch, tmp_path):
+    monkeypatch.setattr("kit.ui.batch.PAUSE", 0)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    work = started(server, visitor, uploaded(scenes[1]))
+    while "1 of 3 pictures" not in next(work)[0]:
+        pass
+    assert list(tmp_path.iterdir())
+    server.page.studio.shelf.forget(visitor.session_hash)
+    assert list(work) == [] and not list(tmp_path.iterdir())
+
+
+def test_a_batch_takes_explores_settings(server, visitor, scenes):
+    page = server.pages["Batch"]
+    assert "those the model comes with" in page.arrive(Visitor(server.page, "just arrived"))
+    visitor.move(refiner="none", power=4, words=["sheep = lamb"], background=["sea", "mud"])
+    told = page.arrive(visitor)
+    assert "power 4 instead of 2" in told and "sheep = lamb" in told and "with mud" in told and "refiner none instead of crf" in told
+    *_, (_, button, *_) = started(server, visitor, uploaded(scenes[1][:1]))
+    with zipfile.ZipFile(button.value["path"] if isinstance(button.value, dict) else button.value) as archive:
+        path = scenes[0].parent / "settings.json"
+        path.write_bytes(archive.read("settings.json"))
+    _, *updates = server.page.restored(str(path), [])
+    restored = dict(zip(server.page.controls, updates, strict=True))
+    assert restored["power"] == 4 and restored["classes"] == ["cow"] and restored["background"] == ["sea", "mud"]
+
+
+def test_a_result_that_is_too_large_ends_the_batch(server, visitor, scenes, monkeypatch):
+    monkeypatch.setattr("kit.ui.job.RESULT_BYTES", 10)
+    *_, (told, _, notes, *_) = started(server, visitor, uploaded(scenes[1]))
+    assert "1 of 3 pictures done, 2 not done" in told and "as large as it may be" in notes
+
+
+# Photographs
+
+
+def test_the_tiny_model_says_that_it_does_not_know_photographs(server, visitor):
+    visitor.key = server.page.studio.keep(visitor.session_hash, Sample(np.full((64, 64, 3), 90, np.uint8), ("cow",)))
+    _, _, notes = visitor.move(classes=["cow"], shown="cow", refiner="none")
+    assert figures.PHOTO_NOTE in notes and figures.PHOTO_NOTE in figures.opened(server.page.studio.view(visitor.session_hash))
+    visitor.open(2)
+    assert figures.PHOTO_NOTE not in visitor.move()[2]
+    assert "photograph" not in figures.opened(server.page.studio.view(visitor.session_hash))
 
 
 # Together

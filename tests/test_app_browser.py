@@ -1,8 +1,12 @@
 """The app as a visitor meets it, in the system's Chromium."""
 
+import zipfile
 from pathlib import Path
 
 import pytest
+from PIL import Image
+
+from kit.data import toy_samples
 
 CHROMIUM = "/usr/bin/chromium"
 playwright = pytest.importorskip("playwright.sync_api", reason="the browser test needs playwright")
@@ -123,6 +127,50 @@ def test_stop_in_the_browser_keeps_the_rows(browser, server):
     nothing_is_wrong(page, server)
 
 
+def test_batch(browser, server, tmp_path):
+    """Start, Stop, the zip of what is done; a second Start while it runs gets one sentence; with the model's own suggestions to the end."""
+    files = []
+    for number, sample in enumerate(toy_samples("val", 12, size=200)):
+        files.append(tmp_path / f"scene {number:02}.png")
+        Image.fromarray(sample.image).save(files[-1])
+    page = visit(browser, server, 1280, 800)
+    page.get_by_role("tab", name="Batch").click()
+    page.get_by_text("masks of photographs mean little").wait_for()
+    start, stop = (page.get_by_role("button", name=name, exact=True) for name in ("Start", "Stop"))
+    start.click()
+    page.get_by_text("choose pictures, or one zip of pictures, first").wait_for()
+
+    page.locator("input[type=file][multiple]").set_input_files(files)
+    page.get_by_text("scene 11").first.wait_for()
+    page.get_by_label("the same for all pictures").check()
+    classes = page.get_by_label("Classes of all pictures")
+    classes.fill("giraffe")
+    classes.press("Enter")
+    classes.press("Tab")  # closes the list
+    start.click()
+    page.locator(".kit-latest img").first.wait_for(timeout=30_000)
+    start.click()
+    page.get_by_text("your batch is still running").wait_for()
+    stop.click()
+    page.get_by_text("Stopped after").wait_for()
+    assert page.locator(".kit-rows td", has_text="not done").count() > 0
+    with page.expect_download() as download:
+        page.get_by_text("Download the zip").click()
+    with zipfile.ZipFile(download.value.path()) as archive:
+        done = [name for name in archive.namelist() if name.startswith("masks/")]
+        assert done and len(done) == page.locator("tr", has_text="done").count() - page.locator("tr", has_text="not done").count()
+        assert {"settings.json", "report.csv", "manifest.json"} < set(archive.namelist())
+
+    page.get_by_label("as the model suggests for each").check()
+    start.click()
+    page.get_by_text("12 of 12 pictures done").wait_for(timeout=60_000)
+    assert page.locator(".kit-latest img").count() == 6 and "%" in page.locator(".kit-rows").inner_text()
+    page.screenshot(path=tmp_path / "batch.png")
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    nothing_is_wrong(page, server)
+
+
 def test_two_visitors_do_not_meet(browser, server):
     """Each has a picture and settings; what one changes leaves the other's page alone."""
     first, second = visit(browser, server, 1280, 800), visit(browser, server, 1280, 800)  # each page has a context of its own
@@ -173,4 +221,7 @@ def test_it_fits_on_a_phone(browser, server):
     page.get_by_role("tab", name="Prompts").click()
     page.get_by_role("button", name="Measure", exact=True).click()
     page.locator(".kit-scatter, .kit-table .virtual-row").first.wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.get_by_role("tab", name="Batch").click()
+    page.get_by_role("button", name="Start", exact=True).wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -23,7 +23,8 @@ from kit.propose import SUPERPIXELS, Proposals
 from kit.vote import NO_MASK, mask_vote
 
 QUICK = {
-    "side": 64, "context": 4, "steps": 12, "horizon": 12, "warm_up": 2, "fine_steps": 6, "fine_horizon": 6, "fine_warm_up": 1, "fine_batch": 4,
+    "side": 64, "context": 4, "steps": 12, "horizon": 12, "warm_up": 2,
+    "fine_steps": 6, "fine_horizon": 6, "fine_warm_up": 1, "fine_batch": 4,
 }  # fmt: skip
 
 
@@ -88,7 +89,8 @@ def test_defaults_are_the_papers():
 
 def test_cocos_differences():
     settings = preset("coco")
-    assert (settings.fine_per_class, settings.fine_position, settings.fine_background, settings.fine_affinity) == (False, "end", "words", False)
+    assert (settings.fine_per_class, settings.fine_position, settings.fine_background) == (False, "end", "words")
+    assert settings.fine_affinity is False
     assert (settings.spread, settings.box_threshold, settings.fine_vote_power) == ("raw", 0.6, 1.0)
     assert (settings.steps, settings.horizon, settings.fine_steps, settings.fine_horizon) == (6150, 20500, 45000, 75000)
 
@@ -166,9 +168,11 @@ def test_stages_of_learned_prompts(learned, sample):
         assert planes.shape == (count + (name in ("coarse", "fine")), 64, 64), name
         assert planes.min() >= 0 and planes.max() <= 1, name
         assert learned.scores_of(result, name).shape == (1 + count, 64, 64)
-    assert not torch.equal(result.stages["fine_cam"], result.stages["cam"]) and not torch.equal(result.stages["fine"], result.stages["coarse"])
+    for name in ("cam", "affinity"):
+        assert not torch.equal(result.stages[f"fine_{name}"], result.stages[name])
+    assert not torch.equal(result.stages["fine"], result.stages["coarse"])
     assert result.settings["learned"] == learned.learned.fingerprint
-    assert FmaWsssSettings.from_dict({name: value for name, value in result.settings.items() if name != "learned"}) == learned.settings
+    assert FmaWsssSettings.from_dict(result.settings) == learned.settings
 
 
 def test_the_largest_plane_is_the_masks_vote(learned, sample):
@@ -394,7 +398,8 @@ def test_empty_names_and_their_contexts(clip, data):
 def gradient(height, width):
     """A picture in which every pixel says where it is, and labels that say the same."""
     rows, columns = np.mgrid[:height, :width]
-    return np.stack([rows, columns, rows * 0], 2).astype(np.uint8), (columns >= width // 2).astype(np.uint8) + 2 * (rows >= height // 2)
+    labels = (columns >= width // 2) + 2 * (rows >= height // 2)
+    return np.stack([rows, columns, rows * 0], 2).astype(np.uint8), labels.astype(np.uint8)
 
 
 def test_pieces_of_picture_and_seed_are_cut_alike(monkeypatch):

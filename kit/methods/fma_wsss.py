@@ -6,6 +6,7 @@ seeds -> maps, affinity, vote: fine seeds.   Nothing but the prompts' contexts i
 """
 
 import dataclasses
+import functools
 import hashlib
 import os
 import tempfile
@@ -91,6 +92,7 @@ class FmaWsssSettings:
     fine_affinity: bool = True  # COCO: False
     fine_box_threshold: float = 0.5
     fine_spread: str = "raw"
+    background_power: float = 1.0  # of the background's score where a map is drawn or judged before the masks vote (CLIP-ES's)
     # masks
     proposals: str = "facebook/sam-vit-huge"  # a SAM's name or folder, or "superpixels"
     sam_preset: str = "paper"  # how SAM is asked: paper | light
@@ -156,7 +158,7 @@ class FmaWsssSettings:
 
     @classmethod
     def from_dict(cls, values: Mapping) -> "FmaWsssSettings":
-        """Settings from plain values, a result's settings too (these also name method and model); a name that is no setting is refused."""
+        """Settings from plain values, a result's settings too; a name that is no setting is refused."""
         return from_plain_values(values, cls, METHOD, TITLE)
 
 
@@ -169,7 +171,8 @@ CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType({
 RANGES: Mapping[str, tuple] = MappingProxyType({
     "context": (1, 64), "std": (0.0, 1.0), "fine_std": (0.0, 1.0),
     "sinkhorn": (0, 20), "power": (1, 8), "box_threshold": (0.0, 1.0), "fine_box_threshold": (0.0, 1.0),
-    "vote_power": (0.05, 20.0), "fine_vote_power": (0.05, 20.0), "confidence": (0.0, 1.0), "side_limit": (32, 2048),
+    "background_power": (0.1, 20.0), "vote_power": (0.05, 20.0), "fine_vote_power": (0.05, 20.0),
+    "confidence": (0.0, 1.0), "side_limit": (32, 2048),
     "crop": (16, 1024), "batch": (1, 1024), "fine_batch": (1, 1024), "parts": (1, 1024), "fine_parts": (1, 1024),
     "rate": (1e-8, 100.0), "fine_rate": (1e-8, 100.0), "steps": (1, 1_000_000), "fine_steps": (1, 1_000_000),
     "horizon": (1, 1_000_000), "fine_horizon": (1, 1_000_000), "warm_up": (0, 1_000_000), "fine_warm_up": (0, 1_000_000),
@@ -449,8 +452,8 @@ class FmaWsss:
         maps = result.stages[stage]
         if len(maps) > len(result.names):
             return maps
-        power = self.settings.fine_vote_power if stage.startswith("fine") else self.settings.vote_power
-        return mask.with_background(maps[None], background=lambda planes: mask.leftover_background(planes, power=power))[0]
+        background = functools.partial(mask.leftover_background, power=self.settings.background_power)
+        return mask.with_background(maps[None], background=background)[0]
 
     def siblings(self, classes: Sequence[str]) -> dict[str, "FmaWsss"]:
         """What this method is to be compared with: the hand-written prompts, and a control that asks each class for the one after it."""

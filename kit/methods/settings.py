@@ -77,12 +77,12 @@ def plain_values(settings) -> dict:
 
 
 def from_plain_values(values: Mapping, settings: type, method: str, title: str):
-    """Settings from plain values, a result's settings too (these also name method and model); a name that is no setting is refused."""
+    """Settings from plain values, a result's settings too (these also name method, model and what was learned); another name is refused."""
     if not isinstance(values, Mapping):
         raise SettingsError(f"expected settings as names with values, got {type(values).__name__}")
     if values.get("method", method) != method:
         raise SettingsError(f"expected settings of {method}, got those of {values['method']!r}")
-    values = {name: value for name, value in values.items() if name not in ("method", "model")}
+    values = {name: value for name, value in values.items() if name not in ("method", "model", "learned")}
     check_names(values, settings, title)
     return settings(**values)
 

@@ -1,6 +1,7 @@
 """The pages of the app, one file each; a page is a class that is laid out when it is made."""
 
+from kit.ui.batch import Batch
 from kit.ui.explore import Explore
 from kit.ui.prompts import Prompts
 
-PAGES = {"Explore": Explore, "Prompts": Prompts}  # title of the tab -> page, in order
+PAGES = {"Explore": Explore, "Prompts": Prompts, "Batch": Batch}  # title of the tab -> page, in order

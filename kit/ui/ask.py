@@ -1,17 +1,19 @@
 """From what a page or a program sends to checked values: every limit is enforced here, whatever the sliders allow."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from kit.cam import class_probabilities
 from kit.data import Sample
 from kit.encode import Clip, Tokens
 from kit.images import load_image
 from kit.methods import ClipEs, ClipEsSettings
-from kit.prompt import filled
+from kit.prompt import filled, prompts
 from kit.toy import PLACES, Scene, draw
 from kit.toy.captions import known_templates
 from kit.ui.session import Refused, Studio
@@ -24,6 +26,8 @@ PAGE_SIDE = 640  # longer side of what a page works on; programs get their own s
 SCENE_SIDE = 320
 MAX_PIXELS = 16_000_000  # of a program's picture: every class has a map of that size
 FILE_BYTES = 1_000_000  # of a settings file
+PHOTO_BYTES = 20_000_000  # of a picture file
+SUGGESTED, SURE_ENOUGH = 5, 0.15  # names that may be suggested, and the probability from which one is
 FOREIGN = ("classes", "look")  # in a settings file beside the method's own settings
 
 
@@ -68,6 +72,15 @@ def asked_templates(values) -> list[str]:
     for template in kept:
         filled(template, "word")
     return kept
+
+
+def suggested(studio: Studio, tokens: Tokens, template: str) -> tuple[tuple[str, ...], dict[str, float]]:
+    """The vocabulary's names that CLIP finds likeliest, and the probabilities of all, the highest first; the lock is the caller's."""
+    text = studio.clip.text(prompts(template, studio.vocabulary))
+    found = zip(studio.vocabulary, class_probabilities(tokens, text)[0].tolist(), strict=True)
+    shares = dict(sorted(found, key=lambda item: -item[1]))
+    first, *others = list(shares)[:SUGGESTED]
+    return (first, *(name for name in others if shares[name] >= SURE_ENOUGH)), shares
 
 
 def whole_number(value, what: str, low: int, high: int) -> int:
@@ -142,6 +155,8 @@ def scene_sample(drawn: Scene) -> Sample:
 def photo(path: str, max_pixels: int = 50_000_000) -> np.ndarray:
     """A visitor's picture, read as an open file so that no message tells where the server put it."""
     with open(path, "rb") as file:
+        if os.fstat(file.fileno()).st_size > PHOTO_BYTES:
+            raise Refused(f"the picture's file is larger than {PHOTO_BYTES // 1_000_000} MB: save it smaller")
         return load_image(file, max_pixels=max_pixels)
 
 

@@ -1,7 +1,6 @@
 """Explore: a picture, its classes and every knob of CLIP-ES, redrawn while a slider moves; the refiner follows behind."""
 
 import json
-import secrets
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,8 +17,8 @@ from kit.methods.clip_es import RANGES, REFINERS
 from kit.prompt import prompts
 from kit.toy import PLACES
 from kit.ui import ask, figures
-from kit.ui.session import PRIVATE, QUIET, Look, Refused, Studio, View, friendly
-from kit.words import COCO_CLASSES, COCO_PROMPTS, SYNONYMS, VOC_BACKGROUND, VOC_CLASSES
+from kit.ui.session import PRIVATE, QUIET, Look, Refused, Studio, View, friendly, results_folder
+from kit.words import SYNONYMS, VOC_BACKGROUND, VOC_CLASSES
 
 SCENES = (32, 68, 2, 24, 44, 38, 45, 15, 5, 23, 22, 57)  # of the val split: every kind of place, five with several classes
 COUNTERFACTUALS = (
@@ -27,7 +26,6 @@ COUNTERFACTUALS = (
     ("A cow on the sea", ("cow",), "sea", 3),
     ("A sofa in the forest", ("sofa",), "forest", 1),
 )
-SUGGESTED, SURE_ENOUGH = 5, 0.15  # names shown, and the probability above which one is chosen
 NEAREST = 6  # words shown for a patch
 STAGES = ("Picture", "CAM", "After affinity", "After refiner", "Pseudo mask", "Truth")
 KNOBS = (
@@ -52,8 +50,6 @@ class Explore:
 
     def __init__(self, studio: Studio, demo: gr.Blocks):
         self.studio, self.clip, self.preset = studio, studio.clip, studio.preset
-        self.vocabulary = VOC_CLASSES if self.clip.is_tiny else tuple(dict.fromkeys(VOC_CLASSES + COCO_CLASSES))
-        self.prompt_words = {**({} if self.clip.is_tiny else COCO_PROMPTS), **self.preset.synonyms}
         self.controls: dict[str, gr.components.Component] = {}
         self.key, self.hidden = gr.State(""), gr.State({})
         with gr.Row(elem_classes="kit-page"):
@@ -97,7 +93,7 @@ class Explore:
     def _lay_out_words(self) -> None:
         add, preset = self.controls, self.preset
         add["classes"] = gr.Dropdown(
-            list(self.vocabulary),
+            list(self.studio.vocabulary),
             multiselect=True,
             allow_custom_value=True,
             max_choices=ask.MAX_CLASSES,
@@ -300,7 +296,7 @@ class Explore:
     def _tuned(self, names, entries: list[str], shown: str | None):
         kept = [entry for entry in entries if entry.partition("=")[0].strip() in names]
         with_entry = {entry.partition("=")[0].strip() for entry in kept}
-        own = {name: self.prompt_words.get(name, name) for name in names}
+        own = {name: self.studio.prompt_words.get(name, name) for name in names}
         kept += [f"{name} = {word}" for name, word in own.items() if word != name and name not in with_entry]
         choices = [f"{name} = {word}" for name in names for word in SYNONYMS.get(name, ()) if not self.clip.unknown_words(word)]
         words = gr.Dropdown(choices=list(dict.fromkeys([*choices, *kept])), value=kept, multiselect=True, allow_custom_value=True)
@@ -308,16 +304,13 @@ class Explore:
 
     def suggest_classes(self, request: gr.Request, key: str, names: list[str], template: str):
         likely, shares = self._likely(request.session_hash, key, self.studio.sample(request.session_hash, key), template)
-        return list(likely), gr.HTML(figures.bars(shares, top=SUGGESTED), visible=True)
+        return list(likely), gr.HTML(figures.bars(shares, top=ask.SUGGESTED), visible=True)
 
     def _likely(self, visitor: str, key: str, sample: Sample, template: str) -> tuple[tuple[str, ...], dict[str, float]]:
         """The vocabulary's names that CLIP finds likeliest, and all their probabilities."""
         tokens, _ = self.studio.tokens(visitor, key, ClipEs(self.clip, self.preset), sample.image)
         with self.studio.lock:
-            text = self.clip.text(prompts(template, self.vocabulary))
-            shares = figures.class_shares(self.vocabulary, cam.class_probabilities(tokens, text)[0])
-        ranked = sorted(shares, key=shares.get, reverse=True)[:SUGGESTED]
-        return tuple(name for name in ranked if shares[name] >= SURE_ENOUGH or name == ranked[0]), shares
+            return ask.suggested(self.studio, tokens, template)
 
     # Answering
 
@@ -413,7 +406,7 @@ class Explore:
 
     def make_files(self, request: gr.Request, opacity: float):
         view = replace(self.studio.view(request.session_hash), look=Look(opacity))
-        folder = self._folder()
+        folder = results_folder()
         mask, overlay = write_pictures(view, folder)
         maps = {f"stage_{stage}": values.cpu().numpy() for stage, values in view.result.stages.items()}
         np.savez_compressed(
@@ -440,12 +433,6 @@ class Explore:
         hidden = {name: value for name, value in settings.to_dict().items() if name not in (*KNOBS, "synonyms")}
         return hidden, *(updates.get(name, gr.skip()) for name in self.controls)
 
-    def _folder(self) -> Path:
-        """A new folder in Gradio's own cache, which it empties by age."""
-        folder = Path(self.photo.GRADIO_CACHE) / "results" / secrets.token_hex(16)
-        folder.mkdir(parents=True)
-        return folder
-
     # For programs
 
     def api_segment(self, image: str, classes: list[str], settings: dict | None):
@@ -456,7 +443,7 @@ class Explore:
         method, sample, tokens = ask.pictured(self.studio, image, classes, settings)
         *_, result = self.studio.stepped(method, sample, tokens)
         view = View(sample, method, tokens, result, Look(), done=True)
-        mask, overlay = write_pictures(view, self._folder())
+        mask, overlay = write_pictures(view, results_folder())
         report = {"scores": result.scores, "prompts": result.prompts, "labels": figures.palette_ids(sample.names)}
         report |= {"uncertain": float(figures.unsure(view).mean()), "notes": [*result.notes, *figures.unknown_notes(view)]}
         report |= {"seconds": result.seconds, "settings": result.settings}
@@ -467,7 +454,7 @@ class Explore:
 
         -> picture (PNG), truth (palette PNG), report (JSON).
         """
-        drawn, folder = ask.scene(objects, place, seed), self._folder()
+        drawn, folder = ask.scene(objects, place, seed), results_folder()
         save_image(folder / "scene.png", drawn.image)
         save_mask(folder / "truth.png", drawn.truth)
         report = {
@@ -486,9 +473,8 @@ class Explore:
         method = ClipEs(self.clip, self.preset)
         with self.studio.lock:
             tokens = method.encode(ask.photo(image, ask.MAX_PIXELS))
-            text = self.clip.text(prompts(template or self.preset.template, self.vocabulary))
-            shares = figures.class_shares(self.vocabulary, cam.class_probabilities(tokens, text)[0])
-        return dict(sorted(shares.items(), key=lambda item: -item[1]))
+            _, shares = ask.suggested(self.studio, tokens, template or self.preset.template)
+        return shares
 
 
 def photo_input(label: str, **layout) -> gr.Image:

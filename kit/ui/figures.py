@@ -18,6 +18,10 @@ from kit.ui.session import View
 from kit.words import VOC_CLASSES
 
 REFINER_NAMES = {"crf": "CRF", "pixel-adaptive": "pixel-adaptive refiner", "none": "refiner"}
+PHOTO_NOTE = (
+    "The tiny model only knows the drawn world, and its masks of photographs mean little: "
+    "for photos start the app with real CLIP, python app.py --model ViT-B-16-quickgelu:openai."
+)
 FIRST_FREE = len(VOC_CLASSES) + 1  # palette entries of classes that VOC does not have
 
 
@@ -153,12 +157,15 @@ def class_heats(view: View) -> str:
 
 def notes(view: View) -> str:
     """What a reader should know: words the model never saw, on what the mask lies, the result's own notes, and the seconds."""
-    photo = ["This is no drawn scene, and the tiny model only knows the drawn world: start the app with real CLIP for photos."]
-    warnings = [*(photo if view.method.clip.is_tiny and view.sample.stuff is None else []), *unknown_notes(view)]
-    lines = [f'<p class="kit-warn">{html.escape(warning)}</p>' for warning in warnings]
+    lines = [f'<p class="kit-warn">{html.escape(warning)}</p>' for warning in (*photo_notes(view), *unknown_notes(view))]
     lines += [f"<li>{html.escape(line)}</li>" for line in (*leakage(view), *view.result.notes)]
     seconds = " · ".join(f"{stage} {1000 * spent:.0f} ms" for stage, spent in view.result.seconds.items())
     return "<ul>" + "".join(lines) + f'</ul><p class="kit-seconds">{seconds} (a picture is encoded once)</p>'
+
+
+def photo_notes(view: View) -> list[str]:
+    """What to say when the tiny model is asked about a picture that somebody brought."""
+    return [PHOTO_NOTE] if view.method.clip.is_tiny and view.sample.stuff is None else []
 
 
 def unknown_notes(view: View) -> list[str]:
@@ -213,7 +220,9 @@ def opened(view: View) -> str:
     sentence = (
         f"Open in Explore: {names}. The settings of Explore hold here too, without the refiner; nothing here encodes the picture again."
     )
-    return f'<div class="kit-told"><img src="{url}" alt="the picture open in Explore: {names}"><span>{sentence}</span></div>'
+    warned = "".join(f'<p class="kit-warn">{html.escape(note)}</p>' for note in photo_notes(view))
+    picture = f'<img src="{url}" alt="the picture open in Explore: {names}">'
+    return f'<div class="kit-told">{picture}<span>{sentence}</span></div><div class="kit-notes">{warned}</div>'
 
 
 def scatter(points: Mapping[str, tuple[float, float]], *, x_title: str, y_title: str, summary: str) -> str:

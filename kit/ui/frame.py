@@ -6,6 +6,7 @@ import gradio as gr
 
 from kit.encode import Clip
 from kit.ui import PAGES
+from kit.ui.bundle import PACKED_BYTES
 from kit.ui.session import Studio
 
 TITLE = "From words to masks"
@@ -61,6 +62,16 @@ CSS = """
 .kit-scatter line { stroke: currentColor; stroke-opacity: .25; }
 .kit-scatter circle { fill: var(--color-accent); fill-opacity: .75; stroke: var(--body-background-fill); }
 .kit-scatter circle:hover { fill-opacity: 1; stroke: currentColor; stroke-width: 2; }
+.kit-fine { margin: 0; font-size: .82rem; line-height: 1.4; color: var(--body-text-color-subdued); }
+.kit-rows { max-height: 420px; overflow: auto; contain: inline-size; border: 1px solid var(--border-color-primary); border-radius: 8px; }
+.kit-rows table { width: 100%; border: 0 !important; border-collapse: collapse; font-size: .84rem; line-height: 1.35; }
+.kit-rows th { position: sticky; top: 0; text-align: left; white-space: nowrap; background: var(--background-fill-secondary); }
+.kit-rows th, .kit-rows td { padding: 3px 8px; border: 0 !important; border-bottom: 1px solid var(--border-color-primary) !important; }
+.kit-rows td { min-width: 7em; overflow-wrap: anywhere; }
+.kit-rows td:first-child { min-width: 11em; }
+.kit-rows td:last-child { min-width: 0; }
+.kit-latest { grid-template-columns: repeat(6, minmax(0, 1fr)); }
+.kit-latest b { overflow-wrap: anywhere; }
 .kit-notes { font-size: .88rem; line-height: 1.5; }
 .kit-notes ul { margin: 0; padding-left: 1.1em; list-style: disc; }
 .kit-notes .kit-warn { border-left: 3px solid #d97706; padding-left: 8px; margin: 2px 0; }
@@ -95,6 +106,7 @@ figcaption meter { width: 70px; }
   .kit-words .kit-mark { grid-column: 1 / -1; }
   .kit-strip { grid-template-columns: repeat(2, minmax(0, 1fr)); }
   .kit-strip img, .kit-strip .kit-empty { height: 170px; }
+  .kit-latest { grid-template-columns: repeat(3, minmax(0, 1fr)); }
 }
 """
 
@@ -109,7 +121,8 @@ def build(clip: Clip) -> tuple[gr.Blocks, dict]:
             for title, page in PAGES.items():
                 with gr.Tab(title, id=title) as tab_of[title]:
                     pages[title] = page(studio, demo)
-        pages["Prompts"].join(pages["Explore"], tabs, tab_of["Prompts"])
+        for title in ("Prompts", "Batch"):
+            pages[title].join(pages["Explore"], tabs, tab_of[title])
 
         def leave(request: gr.Request) -> None:
             studio.shelf.forget(request.session_hash)
@@ -138,6 +151,6 @@ LAUNCH = {
     "ssr_mode": False,
     "pwa": False,
     "enable_monitoring": False,
-    "max_file_size": "20mb",
+    "max_file_size": PACKED_BYTES,  # of one upload; pictures have lower limits of their own
     "show_error": False,
 }

@@ -11,11 +11,13 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import gradio as gr
 import numpy as np
+from gradio.utils import get_upload_folder
 
 from kit.data import Sample, toy_samples
 from kit.encode import Clip, ClipError, Tokens
@@ -26,6 +28,7 @@ from kit.prompt import PromptError
 from kit.shapes import ShapeError
 from kit.show import COLOUR_MAPS
 from kit.sweep import EncodedSet, encode_all
+from kit.words import COCO_CLASSES, COCO_PROMPTS, VOC_CLASSES
 
 SHELF_BYTES = 1_000_000_000
 SCENES_BYTES = 700_000_000  # of drawn scenes with their tokens, the same for every visitor
@@ -70,6 +73,13 @@ def friendly(function: Callable) -> Callable:
             raise told(error) from error
 
     return stream if inspect.isgeneratorfunction(function) else plain
+
+
+def results_folder() -> Path:
+    """A new folder in Gradio's own cache, which it empties by age."""
+    folder = Path(get_upload_folder()) / "results" / secrets.token_hex(16)
+    folder.mkdir(parents=True)
+    return folder
 
 
 class Shelf:
@@ -158,6 +168,8 @@ class Studio:
         self.scenes = scenes or Shelf(SCENES_BYTES)
         self.lock, self._scenes_lock = threading.Lock(), threading.Lock()
         self.preset = ClipEs(clip).settings
+        self.vocabulary = VOC_CLASSES if clip.is_tiny else tuple(dict.fromkeys(VOC_CLASSES + COCO_CLASSES))
+        self.prompt_words = {**({} if clip.is_tiny else COCO_PROMPTS), **self.preset.synonyms}
 
     def keep(self, visitor: str, sample: Sample) -> str:
         """Put a picture on the visitor's shelf -> its key, a hash of its pixels and labels."""

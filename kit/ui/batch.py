@@ -1,0 +1,340 @@
+"""Batch: many pictures with the settings of Explore, one after the other, and a zip of their masks."""
+
+import dataclasses
+import html
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import gradio as gr
+import numpy as np
+from PIL import Image
+
+from kit import show
+from kit.images import load_mask
+from kit.methods import ClipEsSettings
+from kit.ui import ask, bundle, figures
+from kit.ui.bundle import Upload, megabytes
+from kit.ui.explore import Explore
+from kit.ui.job import DONE, IF_LISTED, LABELLING, LEFT, LISTED, NAMED, REFUSED, SAME, SUGGESTED, Job, Order, Row
+from kit.ui.session import OURS, QUIET, Refused, Studio, friendly, results_folder
+
+RUN = "batch"  # a visitor's running batch on the shelf
+AT_ONCE = 2  # batches of all visitors
+PAUSE = 0.4  # seconds between two redraws of the list
+LATEST, THUMBNAIL = 6, 192  # pictures shown, and their longer side in pixels
+LIMITS = (
+    f"At most {bundle.MAX_PICTURES} pictures, {megabytes(bundle.PACKED_BYTES)} as sent and {megabytes(bundle.UNPACKED_BYTES)} unpacked; "
+    f"a picture at most {megabytes(bundle.PICTURE_BYTES)} and {ask.MAX_PIXELS // 1_000_000} megapixels. Nothing is kept: your files and "
+    "the result are deleted after about an hour."
+)
+CSV_EXAMPLE = "a line each: <code>file,classes</code>, such as <code>beach.jpg,person;dog</code>"
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A visitor's batch from Start to its end."""
+
+    order: Order
+    ticket: threading.Lock = field(default_factory=threading.Lock)  # taken by whoever does the work, once and for all
+    stopped: threading.Event = field(default_factory=threading.Event)
+    over: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def is_going(self) -> bool:
+        return self.ticket.locked() and not self.over.is_set()
+
+
+class Batch:
+    """The page: laid out when made; `join` connects it with Explore, whose settings it takes."""
+
+    def __init__(self, studio: Studio, demo: gr.Blocks):
+        self.studio, self.clip = studio, studio.clip
+        with gr.Row(elem_classes="kit-page"):
+            with gr.Column(scale=1, min_width=300):
+                self._lay_out_order()
+            with gr.Column(scale=3, min_width=300):
+                self._lay_out_result()
+        self._publish()
+
+    # What is on the page
+
+    def _lay_out_order(self) -> None:
+        self.files = files_input("Pictures, or one zip of them", height=160)
+        gr.HTML(f'<p class="kit-fine">{LIMITS}</p>')
+        self.labelling = gr.Radio(list(LABELLING), value=SUGGESTED, label="Classes in each picture")
+        self.explained = gr.HTML(explained(SUGGESTED))
+        self.classes = gr.Dropdown(
+            list(self.studio.vocabulary),
+            multiselect=True,
+            allow_custom_value=True,
+            max_choices=ask.MAX_CLASSES,
+            label="Classes of all pictures",
+            info="choose, or type your own and press Enter",
+            visible=False,
+        )
+        self.settings = gr.HTML(elem_classes="kit-notes")
+        self.overlays = gr.Checkbox(True, label="Overlays beside the masks")
+        with gr.Row():
+            self.start_button = gr.Button("Start", variant="primary", size="sm", min_width=100)
+            self.stop_button = gr.Button("Stop", size="sm", min_width=80)
+
+    def _lay_out_result(self) -> None:
+        note = f'<p class="kit-warn">{html.escape(figures.PHOTO_NOTE)}</p>' if self.clip.is_tiny else ""
+        gr.HTML(note, elem_classes="kit-notes", visible=bool(note))
+        self.told = gr.HTML(figures.told("Choose pictures or a zip, and press Start."))
+        self.download = gr.DownloadButton("Download the zip", visible=False, size="sm", variant="primary")
+        self.notes = gr.HTML(elem_classes="kit-notes")
+        self.latest = gr.HTML()
+        self.rows = gr.HTML()
+
+    # How it is connected
+
+    def join(self, explore: Explore, tabs: gr.Tabs, own: gr.Tab) -> None:
+        """The events of the page; it is told of Explore's settings when the visitor arrives, and takes them at Start."""
+        shown = [self.told, self.download, self.notes, self.latest, self.rows]
+        own.select(friendly(self.arrive), None, self.settings, **QUIET)
+        self.labelling.change(friendly(self.choose), self.labelling, [self.explained, self.classes], **QUIET)
+        begun = self.start_button.click(  # not once, and with nobody to wait for: a second click is answered at once
+            friendly(self.begin),
+            [self.files, self.labelling, self.classes, self.overlays],
+            [self.settings, *shown],
+            trigger_mode="multiple",
+            concurrency_limit=None,
+            **QUIET,
+        )
+        begun.success(friendly(self.work), None, shown, trigger_mode="multiple", concurrency_limit=AT_ONCE, concurrency_id="batch", **QUIET)
+        self.stop_button.click(friendly(self.stop), None, None, queue=False, **QUIET)
+
+    def _publish(self) -> None:
+        """The door for programs."""
+        with gr.Group(visible=False):
+            files, result = files_input("Files"), gr.File(label="Result")
+            classes = gr.Dropdown([], multiselect=True, allow_custom_value=True, label="Classes")
+            labels, settings, report = gr.Textbox(label="Labels CSV"), gr.JSON(label="Settings"), gr.JSON(label="Report")
+            overlays, button = gr.Checkbox(True, label="Overlays"), gr.Button()
+        button.click(
+            friendly(self.api_batch),
+            [files, classes, labels, settings, overlays],
+            [result, report],
+            api_name="batch",
+            concurrency_limit=AT_ONCE,
+            concurrency_id="batch",
+        )
+
+    def arrive(self, request: gr.Request) -> str:
+        return self._settings_told(self._settings(request.session_hash))
+
+    def choose(self, labelling: str):
+        return explained(labelling), gr.Dropdown(visible=labelling == SAME)
+
+    # Working
+
+    def begin(self, request: gr.Request, files: list[Upload], labelling: str, classes: list[str], overlays: bool):
+        """The order as it is now, kept until its turn comes."""
+        before = self.studio.shelf.get(request.session_hash, RUN)
+        if before is not None and before.is_going:
+            raise Refused("your batch is still running: wait for it, or press Stop first")
+        settings = self._settings(request.session_hash)
+        order = Order(tuple(files), labelling, tuple(classes or ()) if labelling == SAME else (), settings, overlays)
+        self.studio.shelf.put(request.session_hash, RUN, Run(order), 1)
+        waiting = figures.told(f"Waiting for a place: {AT_ONCE} batches may run at a time.")
+        return self._settings_told(settings), waiting, gr.DownloadButton(visible=False), "", "", ""
+
+    def work(self, request: gr.Request) -> Iterator:
+        """Picture by picture; after a Stop, what is done becomes the result."""
+        run = self.studio.shelf.get(request.session_hash, RUN)
+        if run is None:
+            raise Refused("your order is no longer on the server: press Start again")
+        if not run.ticket.acquire(blocking=False):
+            yield [gr.skip()] * 5
+            return
+        try:
+            with tempfile.TemporaryDirectory(prefix="kit-batch-") as folder:
+                yield from self._worked(request.session_hash, run, Path(folder))
+        except OURS as error:
+            yield figures.told(f"Nothing was done: {error}."), *[gr.skip()] * 4
+            raise
+        finally:
+            run.over.set()
+
+    def _worked(self, visitor: str, run: Run, folder: Path) -> Iterator:
+        yield figures.told("Unpacking"), *[gr.skip()] * 4
+        job, pictures, clock, last = Job(self.studio, run.order, folder), Latest(), time.monotonic(), 0.0
+        working = clock
+        for row in job.steps():
+            if self.studio.shelf.get(visitor, RUN) is not run:
+                return  # the visitor has left
+            if row.state == NAMED:
+                working = time.monotonic()
+            elif row.state == DONE:
+                pictures.add(job, row)
+            if time.monotonic() - last > PAUSE:
+                last = time.monotonic()
+                yield progress(job, row, last - working), gr.skip(), gr.skip(), pictures.html(), listing(job)
+            if run.stopped.is_set():
+                break
+        target = job.pack(results_folder() / "masks.zip")
+        how = "Stopped after" if run.stopped.is_set() else "Finished in"
+        sentence = f"{how} {duration(time.monotonic() - clock)}: {summary(job)}."
+        download = gr.DownloadButton(f"Download the zip ({megabytes(target.stat().st_size)})", value=str(target), visible=True)
+        yield figures.told(sentence), download, self._notes(job), pictures.html(), listing(job)
+
+    def stop(self, request: gr.Request) -> None:
+        run = self.studio.shelf.get(request.session_hash, RUN)
+        if run is not None:
+            run.stopped.set()
+
+    # Settings
+
+    def _settings(self, visitor: str) -> ClipEsSettings:
+        """Explore's settings as the visitor last saw them at work, with the usual words for the classes that are not open there."""
+        view = self.studio.shelf.get(visitor, "view")
+        if view is None:
+            return dataclasses.replace(self.studio.preset, synonyms=self.studio.prompt_words)
+        usual = {name: word for name, word in self.studio.prompt_words.items() if name not in view.sample.names}
+        return dataclasses.replace(view.method.settings, synonyms={**usual, **view.method.settings.synonyms})
+
+    def _settings_told(self, settings: ClipEsSettings) -> str:
+        changes = differences(settings, dataclasses.replace(self.studio.preset, synonyms=self.studio.prompt_words), self.clip.layer_count)
+        told = "; ".join(changes) if changes else "those the model comes with"
+        return f"<p>Settings, as in Explore: {html.escape(told)}.</p>"
+
+    def _notes(self, job: Job) -> str:
+        strange = dict.fromkeys(word for row in job.rows.values() for name in row.classes for word in self.clip.unknown_words(name))
+        lines = [*job.notes, *(f"'{word}' is unknown to the tiny model" for word in strange)]
+        return "".join(f'<p class="kit-warn">{html.escape(line, quote=False)}</p>' for line in lines)
+
+    # For programs
+
+    def api_batch(
+        self, request: gr.Request, files: list[Upload], classes: list[str], labels_csv: str, settings: dict | None, overlays: bool
+    ) -> Iterator:
+        """Masks of many pictures: pictures or one zip, and their classes. One list of classes is for all pictures; else labels_csv is the
+        text of a CSV (a line each: file,classes with ; between them), or one in the zip counts; without any, the model suggests.
+        Settings of CLIP-ES, {} for the preset; overlays too or not.
+
+        -> zip (masks/NAME.png, overlays/NAME.png, settings.json, report.csv, manifest.json), report (JSON: done, refused, a row for each
+        file). While it works the report tells how far it is.
+        """
+        if classes and (labels_csv or "").strip():
+            raise Refused("expected classes for all pictures or a CSV, got both: leave one out")
+        asked = ask.method_of(self.studio, settings).settings
+        order = Order(tuple(files), SAME if classes else IF_LISTED, tuple(classes or ()), asked, overlays, (labels_csv or "").strip())
+        with tempfile.TemporaryDirectory(prefix="kit-batch-") as folder:
+            job = Job(self.studio, order, Path(folder))
+            for _ in job.steps():
+                yield None, {"done": job.count(DONE), "refused": job.count(REFUSED), "pictures": len(job)}
+            rows = [dataclasses.asdict(row) for row in job.all_rows()]
+            report = {"done": job.count(DONE), "refused": job.count(REFUSED), "pictures": len(job), "files": rows, "notes": job.notes}
+            yield str(job.pack(results_folder() / "masks.zip")), report
+
+
+class Latest:
+    """Small pictures of the last few that are done."""
+
+    def __init__(self) -> None:
+        self._figures: list[str] = []
+
+    def add(self, job: Job, row: Row) -> None:
+        name, classes = html.escape(row.file), html.escape(", ".join(row.classes))
+        url = figures.png_url(thumbnail(job.pictures_of(row.id)))
+        self._figures = [figures.framed(url, name, classes, alt=f"mask of {name}"), *self._figures][:LATEST]
+
+    def html(self) -> str:
+        return f'<div class="kit-heats kit-latest">{"".join(self._figures)}</div>'
+
+
+def files_input(label: str, **layout) -> gr.File:
+    """A file component that hands over the names visitors gave; Gradio's own reading leaves an empty file behind for each."""
+    component = gr.File(file_count="multiple", file_types=[*bundle.PICTURES, ".zip", bundle.LABELS], label=label, **layout)
+    component.preprocess = lambda payload: [Upload(Path(file.orig_name or file.path).name, Path(file.path)) for file in payload or []]
+    return component
+
+
+def explained(labelling: str) -> str:
+    """What a choice of where the classes come from means."""
+    sentences = {
+        SUGGESTED: f"The model's likeliest name, and up to {ask.SUGGESTED - 1} more with a probability of at least {ask.SURE_ENOUGH}. "
+        "It may be wrong: classes that you know make better masks.",
+        SAME: "Every picture is asked for all of these.",
+        LISTED: f"From a CSV beside the pictures or in the zip, {CSV_EXAMPLE}.",
+    }
+    return f'<p class="kit-fine">{sentences.get(labelling, "")}</p>'
+
+
+def thumbnail(pictures: dict[str, Path]) -> np.ndarray:
+    """An overlay, or a mask in VOC's colours, made small.   -> uint8 (h, w, 3)."""
+    if "overlays" in pictures:
+        with Image.open(pictures["overlays"]) as file:
+            picture = file.convert("RGB")
+    else:
+        picture = Image.fromarray(show.labels_to_rgb(load_mask(pictures["masks"])))
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    return np.array(picture)
+
+
+def progress(job: Job, row: Row, seconds: float) -> str:
+    """How far a batch is, how fast, and how long it will take."""
+    if row.state == NAMED:
+        named = sum(bool(row.classes) or row.state == REFUSED for row in job.rows.values())
+        return figures.told(f"Suggesting classes: {named} of {len(job)} pictures", done=named, of=len(job) + 1)
+    done = sum(row.state in (DONE, REFUSED) for row in job.rows.values())
+    sentence = f"{done} of {len(job)} pictures"
+    if job.count(DONE) and seconds > 0:
+        rate = job.count(DONE) / seconds
+        sentence += f" · {rate:.1f} a second · about {duration((len(job) - done) / rate)} left"
+    return figures.told(sentence, done=done, of=len(job) + 1)
+
+
+def summary(job: Job) -> str:
+    """What became of the files, in numbers."""
+    parts = [f"{job.count(DONE)} of {len(job)} pictures done"]
+    if refused := job.count(REFUSED):
+        parts.append(f"{refused} {'file was' if refused == 1 else 'files were'} refused")
+    if left := job.count(LEFT) + job.count(NAMED):
+        parts.append(f"{left} not done")
+    return ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
+def listing(job: Job) -> str:
+    """A line for each file: first those with news, refused ones with the reason."""
+    order = {REFUSED: 0, DONE: 1, NAMED: 2}
+    rows = sorted(job.all_rows(), key=lambda row: order.get(row.state, 3))
+    lines = []
+    for row in rows:
+        seconds = f"{row.seconds:.2f}" if row.state == DONE else ""
+        shares = [f" {100 * score:.0f}&nbsp;%" for score in row.scores] or [""] * len(row.classes)
+        classes = ", ".join(html.escape(name) + share for name, share in zip(row.classes, shares, strict=True))
+        said = f"{row.state}: {html.escape(row.reason)}" if row.reason else row.state
+        lines.append(f"<tr><td>{html.escape(row.file)}</td><td>{classes}</td><td>{said}</td><td>{seconds}</td></tr>")
+    head = "".join(f'<th scope="col">{title}</th>' for title in ("File", "Classes", "State", "Seconds"))
+    return f'<div class="kit-rows" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+
+
+def differences(settings: ClipEsSettings, base: ClipEsSettings, blocks: int) -> list[str]:
+    """What is set otherwise than in `base`, in words."""
+    told = []
+    for name, value in settings.to_dict().items():
+        before = base.to_dict()[name]
+        if name == "layers":
+            value, before = (ask.layer_numbers(each, blocks) for each in (settings, base))
+        if value == before:
+            continue
+        if name == "background":
+            told += [f"background words {kind} {', '.join(words)}" for kind, words in (
+                ("without", [word for word in before if word not in value]), ("with", [word for word in value if word not in before])
+            ) if words]  # fmt: skip
+        elif name == "synonyms":
+            changed = [key for key in {**before, **value} if before.get(key, key) != value.get(key, key)]
+            told += [f"words {', '.join(f'{key} = {value.get(key, key)}' for key in changed)}"] * bool(changed)
+        else:
+            told.append(f"{name.replace('_', ' ')} {value} instead of {before}")
+    return told
