@@ -7,6 +7,7 @@ import typer
 
 from kit import __version__
 from kit.cli.evaluate import evaluate
+from kit.cli.fit import fit
 from kit.cli.generate import generate
 from kit.cli.segment import segment
 from kit.cli.sweep import sweep
@@ -30,6 +31,7 @@ def main(
 app.command(short_help="Make masks of pictures from the names of what they show.")(segment)
 app.command(short_help="Make pseudo masks of a whole data set; can be stopped and goes on where it was.")(generate)
 app.command(short_help="Measure a method, or masks made elsewhere, on a data set.")(evaluate)
+app.command(short_help="Learn the prompts of a method that learns; can be stopped and goes on where it was.")(fit)
 app.command(short_help="Vary one or two settings and measure each value.")(sweep)
 
 

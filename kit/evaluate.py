@@ -1,8 +1,9 @@
 """A method, or masks that are there already, judged on a whole data set: mIoU, beside a baseline and a control that has to do worse."""
 
+import functools
 import math
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from kit import mask, refine
@@ -19,15 +21,19 @@ from kit.data import DataError, DataSet, Sample
 from kit.encode import Tokens
 from kit.images import load_mask
 from kit.jobs import BATCH_ATTENTION, WAITING, workers_pool
-from kit.methods.clip_es import ClipEs, ClipEsSettings, preset, refined_scores
+from kit.methods import Method
+from kit.methods.fma_wsss import LearnedPrompts
+from kit.methods.settings import shifted_words as shifted_words
+from kit.propose import Proposals
+from kit.vote import oracle_vote
 from kit.words import COCO_CLASSES, VOC_CLASSES
 
 BATCH = 16  # images a pass of the encoder
 NAMED = 10  # pictures left out that a table names; JSON names all
 Owner = TypeVar("Owner")  # whatever a job of the refiner belongs to
 
-CAM_TITLES = {"softmax": "softmax Grad-CAM", "plain": "plain Grad-CAM", "similarity": "similarity map"}
-REFINER_TITLES = {"crf": "+ CRF", "pixel-adaptive": "+ pixel-adaptive refinement"}
+CONTROL, ORACLE = "control", "oracle"
+ORACLE_TITLE = "oracle vote: knows the truth"
 
 
 @dataclass(frozen=True)
@@ -128,7 +134,7 @@ class Evaluation:
 
 
 def evaluate(
-    method: ClipEs,
+    method: Method,
     data: DataSet,
     *,
     tuned: bool = False,
@@ -140,59 +146,53 @@ def evaluate(
 ) -> Evaluation:
     """Every stage's label maps against the truth, counted over the data set; a picture's own labels say what it is asked for.
 
-    tuned: whether settings were chosen by the truth of these very pictures, for the report; control: whether the baseline (plain Grad-CAM)
-    and the control (words shifted by one class) are measured too; skip_bad: pictures that cannot be used are left out and named;
-    workers: processes for the refiner, 1 = this one (more need a script guarded by `if __name__ == "__main__"`);
-    batch: images of one size that are encoded together; progress is told how many pictures are done.
+    tuned: whether settings were chosen by the truth of these very pictures, for the report; control: whether the method's siblings (a
+    baseline, and a control whose words are shifted by one class) are measured too, and where masks vote the best they allow; skip_bad:
+    pictures that cannot be used are left out and named; workers: processes for the refiner, 1 = this one (more need a script guarded by
+    `if __name__ == "__main__"`); batch: images of one size that are encoded together; progress is told how many pictures are done.
     -> Evaluation.   Raises ValueError for a picture without truth, for one that cannot be used, and if there is none.
     """
     if workers < 1 or batch < 1:
         raise ValueError(f"expected at least one worker and one image a batch, got {workers} and {batch}")
     check_truth(data, skip_bad=skip_bad)
-    settings = method.settings
-    siblings = {
-        "plain": ClipEs(method.clip, settings, cam="plain", affinity=False, refiner="none"),
-        "control": ClipEs(method.clip, settings, synonyms=shifted_words(data.classes, settings.synonyms), affinity=False, refiner="none"),
-    } if control else {}  # fmt: skip
-    has_refiner = settings.refiner != "none"
-    chain = ["cam"] + ["affinity"] * settings.affinity + [settings.refiner] * has_refiner
-    stages = ["plain", *chain, "control"] if control else chain
-    tally = Tally(data.classes, stages)
-    seconds = dict.fromkeys(["encode", "text", *chain], 0.0)
-    refused = list(data.refused)
+    refiner = method.refiner if method.settings.refiner != "none" else None
+    siblings = method.siblings(data.classes) if control else {}
+    tally, seconds, sources, refused = Tally(data.classes), {"encode": 0.0}, set(), list(data.refused)
 
     def unrefined() -> Iterator[tuple[Sample, RefinerJob | None]]:
         samples = scorable_samples(data, refuse=(lambda *bad: refused.append(bad)) if skip_bad else None)
         for sample, tokens, spent in encoded_samples(method, samples, batch):
             seconds["encode"] += spent
-            if tokens is None:  # tags that name no class leave nothing to ask for: all is background
-                for stage in stages:
-                    tally.add(stage, sample, np.zeros(sample.truth.shape, np.uint8))
+            if tokens is None:  # tags that name no class leave nothing to ask for
+                tally.add_background(sample)
                 yield sample, None
                 continue
             result = next(method.steps(sample, tokens=tokens))
-            for stage in seconds.keys() & {"text", "cam", "affinity"}:
-                seconds[stage] += result.seconds[stage]
             for stage in result.stages:
                 tally.add(stage, sample, labels_of_size(method.scores_of(result, stage), sample.truth.shape))
-            for stage, sibling in siblings.items():
-                tally.add(stage, sample, sibling.segment(sample, tokens=tokens).labels.cpu().numpy())
+            for stage, spent in result.seconds.items():
+                if stage in result.stages or stage not in ("encode", *method.stages):
+                    seconds[stage] = seconds.get(stage, 0.0) + spent
+            if result.proposals is not None:
+                sources.add(result.proposals.source)
+            if control:
+                _add_beside(tally, siblings, sample, tokens, result.proposals)
             scores = method.scores_of(result, stage=list(result.stages)[-1])
-            job = RefinerJob(method.working_image(sample.image), scores.cpu().numpy(), sample.truth.shape, settings)
-            yield sample, job if has_refiner else None
+            job = RefinerJob(method.working_image(sample.image), scores.cpu().numpy(), sample.truth.shape, refiner)
+            yield sample, None if refiner is None else job
 
-    for count, (sample, refined) in enumerate(refined_jobs(unrefined(), workers if has_refiner else 1), start=1):
+    for count, (sample, refined) in enumerate(refined_jobs(unrefined(), 1 if refiner is None else workers), start=1):
         if refined is not None:
             labels, spent = refined
-            tally.add(settings.refiner, sample, labels)
-            seconds[settings.refiner] += spent
+            tally.add("refined", sample, labels)
+            seconds["refined"] = seconds.get("refined", 0.0) + spent
         if progress:
             progress(count + len(refused) - len(data.refused))
     check_scored(tally, refused)
-
-    values = settings.to_dict()
-    changed = unlike_the_paper(values, data.classes)
     each = {stage: spent / tally.images for stage, spent in seconds.items()}
+    about, remarks = _words_about(method, data, each, sorted(sources), tuned)
+    scores = tally.scores() or dict.fromkeys(method.stages, tally.score_of_background())
+    order = [*(name for name in siblings if name != CONTROL), *method.stages, ORACLE, CONTROL]
     return Evaluation(
         data=data.name,
         split=data.split,
@@ -200,26 +200,61 @@ def evaluate(
         classes=tally.names,
         images=tally.images,
         images_two_or_more=tally.images_two_or_more,
-        titles=stage_titles(settings),
-        stages=tally.scores(),
+        titles={**method.titles, ORACLE: ORACLE_TITLE},
+        stages={stage: scores[stage] for stage in order if stage in scores},
         refused=tuple(refused),
-        about={
-            "model": method.clip.name,
-            "precision": method.clip.precision,
-            "settings": values,
-            "settings_unlike_the_paper": changed,
-            "tuned_on_this_split": tuned,
-            "seconds_per_image": each,
-        },
-        remarks=(
-            f"Model {method.clip.name}, {method.clip.precision}; settings unlike the paper's: "
-            f"{'; '.join(f'{name} = {short(value)}' for name, value in changed.items()) or 'none'}.",
-            f"Seconds per image: {', '.join(f'{stage} {value:.3f}' for stage, value in each.items())}.",
-            "Settings were chosen by the truth of this split: look for the honest number on another one."
-            if tuned
-            else "None of the kit's settings was tuned on this split's truth.",
-        ),
+        about=about,
+        remarks=remarks,
     )
+
+
+def _add_beside(tally: "Tally", siblings: Mapping[str, Method], sample: Sample, tokens: Tokens, proposals: Proposals | None) -> None:
+    """What stands beside the method's own stages, of the same picture: its siblings, and what its masks allow at best."""
+    shared = {} if proposals is None else {"proposals": proposals}
+    for name, sibling in siblings.items():
+        tally.add(name, sample, sibling.segment(sample, tokens=tokens, **shared).labels.cpu().numpy())
+    if proposals is not None:
+        size = tuple(proposals.masks.shape[1:])
+        ids = oracle_vote(resized_labels(sample.truth, size), proposals).labels.to(torch.uint8).numpy()
+        tally.count(ORACLE, sample.truth, resized_labels(ids, sample.truth.shape), several=len(sample.names) >= 2)
+
+
+def _words_about(
+    method: Method, data: DataSet, seconds: Mapping[str, float], sources: Sequence[str], tuned: bool
+) -> tuple[dict, tuple[str, ...]]:
+    """What else the JSON holds, and the sentences under the table.
+
+    seconds: by stage, of one image; sources: who made the masks that vote.
+    """
+    values = method.settings.to_dict()
+    changed = unlike_the_paper(type(method), values, data.classes)
+    about = {
+        "model": method.clip.name,
+        "precision": method.clip.precision,
+        "settings": values,
+        "settings_unlike_the_paper": changed,
+        "tuned_on_this_split": tuned,
+        "seconds_per_image": dict(seconds),
+    }
+    remarks = [
+        f"Model {method.clip.name}, {method.clip.precision}; settings unlike the paper's: "
+        f"{'; '.join(f'{name} = {short(value)}' for name, value in changed.items()) or 'none'}."
+    ]
+    if sources:
+        about["proposals"] = list(sources)
+        remarks.append(f"The masks that vote: {', '.join(sources)}.")
+    if method.learned is not None:
+        about["learned"] = {"fingerprint": method.learned.fingerprint, **method.learned.about}
+        remarks.append(learned_in_words(method.learned))
+    elif hasattr(method, "fit"):
+        remarks.append("The prompts are hand-written: nothing was learned.")
+    remarks += [
+        f"Seconds per image: {', '.join(f'{stage} {value:.3f}' for stage, value in seconds.items())}.",
+        "Settings were chosen by the truth of this split: look for the honest number on another one."
+        if tuned
+        else "None of the kit's settings was tuned on this split's truth.",
+    ]
+    return about, tuple(remarks)
 
 
 def evaluate_masks(
@@ -236,7 +271,7 @@ def evaluate_masks(
     if not folder.is_dir():
         raise ValueError(f"expected a folder of masks named ID.png, got {folder}, which is none; check the path")
     check_truth(data, skip_bad=skip_bad)
-    tally = Tally(data.classes, ["sure", "filled"])
+    tally = Tally(data.classes)
     refused = list(data.refused)
     judged = uncertain = 0
     for count, entry in enumerate(data.entries, start=1):
@@ -284,27 +319,20 @@ def evaluate_masks(
     )
 
 
-def stage_titles(settings: ClipEsSettings) -> dict[str, str]:
-    """How the stages are called in a table."""
-    cam = CAM_TITLES[settings.cam]
-    control = f"control: words shifted by one class ({cam})"
-    return {"plain": "plain Grad-CAM (baseline)", "cam": cam, "affinity": "+ affinity", **REFINER_TITLES, "control": control}
-
-
-def unlike_the_paper(settings: Mapping, classes: Sequence[str] = VOC_CLASSES) -> dict:
-    """Those of the settings (plain values) that are not the paper's, for COCO where the classes are COCO's."""
-    paper = preset("coco" if set(COCO_CLASSES) <= set(classes) else "voc").to_dict()
+def unlike_the_paper(kind: type[Method], settings: Mapping, classes: Sequence[str] = VOC_CLASSES) -> dict:
+    """Those of a method's settings (plain values) that are not the paper's, for COCO where the classes are COCO's."""
+    paper = kind.preset("coco" if set(COCO_CLASSES) <= set(classes) else "voc").to_dict()
     return {name: value for name, value in settings.items() if value != paper[name]}
 
 
-def shifted_words(classes: tuple[str, ...], words: Mapping[str, str]) -> dict[str, str]:
-    """Each class with the words of the class after it: a method that listens to its words must do badly with them.
-
-    >>> shifted_words(("cat", "dog"), {"dog": "dog hound"})
-    {'cat': 'dog hound', 'dog': 'cat'}
-    """
-    following = (*classes[1:], classes[0])
-    return {name: words.get(other, other) for name, other in zip(classes, following, strict=True)}
+def learned_in_words(learned: LearnedPrompts) -> str:
+    """From what the prompts were learned, in a sentence."""
+    about = learned.about
+    split = f"split {about['split']} of " if about["split"] else ""
+    return (
+        f"Prompts ({', '.join(learned.contexts)}) learned from {about['images']:,} images of {split}{about['data']}, "
+        f"labels: {about['labels_from']}; fingerprint {learned.fingerprint}."
+    )
 
 
 @dataclass(frozen=True)
@@ -314,22 +342,23 @@ class RefinerJob:
     image: np.ndarray
     scores: np.ndarray  # not a tensor: torch would send it through shared memory, which containers keep small
     size: tuple[int, int]
-    settings: ClipEsSettings
+    refiner: Callable[[np.ndarray, Tensor], Iterator[Tensor]]
 
 
 class Tally:
     """Two confusions a stage: over all images, and over those with two or more classes.
 
-    `stages` are whatever is compared on the same images: a method's stages, or the values of a knob.
+    A stage is whatever is compared on the same images: a method's stage, or the value of a knob. It begins with its first image; images of
+    which nothing is asked count at every stage.
     """
 
-    def __init__(self, classes: tuple[str, ...], stages: Sequence[Hashable]):
+    def __init__(self, classes: tuple[str, ...]):
         from kit.score import Confusion  # here, so that the refiner's processes need not load torchmetrics
 
         self.names = ("background", *classes)
-        self.everything = {stage: Confusion(self.names) for stage in stages}
-        self.several = {stage: Confusion(self.names) for stage in stages}
-        self._counted = stages[0]
+        self._confusion = functools.partial(Confusion, self.names)
+        self.everything, self.several = defaultdict(self._confusion), defaultdict(self._confusion)
+        self.background = self._confusion()  # images of which nothing is asked have no class
         self.images = self.images_two_or_more = 0
 
     def add(self, stage: Hashable, sample: Sample, labels: np.ndarray) -> None:
@@ -342,18 +371,31 @@ class Tally:
         self.everything[stage].add(truth, ids)
         if several:
             self.several[stage].add(truth, ids)
-        if stage == self._counted:
+        if stage == next(iter(self.everything)):  # every stage has the same images
             self.images += 1
             self.images_two_or_more += several
 
+    def add_background(self, sample: Sample) -> None:
+        """Count one image of which nothing is asked: at every stage all of it is background."""
+        self.background.add(sample.truth, np.zeros(sample.truth.shape, np.uint8))
+        self.images += 1
+
     def scores(self) -> dict[Hashable, StageScore]:
-        return {stage: StageScore(every.miou(), every.iou(), self.several[stage].miou()) for stage, every in self.everything.items()}
+        """Each stage's score, in the order in which they began."""
+        together = {stage: every + self.background for stage, every in self.everything.items()}
+        return {stage: StageScore(every.miou(), every.iou(), self.several[stage].miou()) for stage, every in together.items()}
+
+    def score_of_background(self) -> StageScore:
+        """Of the images alone of which nothing is asked."""
+        return StageScore(self.background.miou(), self.background.iou(), math.nan)
 
     def __add__(self, other: "Tally") -> "Tally":
         """Both together, as if all images had been added to one; both stay as they are."""
-        total = Tally(self.names[1:], list(self.everything))
-        total.everything = {stage: confusion + other.everything[stage] for stage, confusion in self.everything.items()}
-        total.several = {stage: confusion + other.several[stage] for stage, confusion in self.several.items()}
+        total = Tally(self.names[1:])
+        for name in ("everything", "several"):
+            ours, theirs = getattr(self, name), getattr(other, name)
+            getattr(total, name).update({stage: ours[stage] + theirs[stage] for stage in {**ours, **theirs}})
+        total.background = self.background + other.background
         total.images, total.images_two_or_more = self.images + other.images, self.images_two_or_more + other.images_two_or_more
         return total
 
@@ -425,7 +467,7 @@ def checked_samples(samples: Iterable[Sample], classes: tuple[str, ...]) -> Iter
         yield sample
 
 
-def encoded_samples(method: ClipEs, samples: Iterable[Sample], batch: int) -> Iterator[tuple[Sample, Tokens | None, float]]:
+def encoded_samples(method: Method, samples: Iterable[Sample], batch: int) -> Iterator[tuple[Sample, Tokens | None, float]]:
     """Each sample with its tokens and the seconds these took; neighbours of one size go through the encoder together."""
     waiting: list[tuple[Sample, Tensor]] = []
     spent = 0.0
@@ -475,7 +517,7 @@ def refined_jobs(jobs: Iterable[tuple[Owner, RefinerJob | None]], workers: int) 
 
 def _labels_of_job(job: RefinerJob) -> tuple[np.ndarray, float]:
     clock = time.perf_counter()
-    *_, scores = refined_scores(job.image, torch.from_numpy(job.scores), job.settings)
+    *_, scores = job.refiner(job.image, torch.from_numpy(job.scores))
     return labels_of_size(scores, job.size), time.perf_counter() - clock
 
 
@@ -483,6 +525,13 @@ def labels_of_size(scores: Tensor, size: tuple[int, int]) -> np.ndarray:
     """The label map of scores, at the truth's size.   (1 + C, h, w) -> uint8 (H, W) in 0..C."""
     scores = scores[None] if tuple(scores.shape[1:]) == tuple(size) else refine.upsampled(scores[None], size)
     return mask.label_map(scores)[0].to(torch.uint8).cpu().numpy()
+
+
+def resized_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A label map at another size, each pixel that of the nearest one.   uint8 (h, w) -> (H, W)."""
+    if labels.shape == size:
+        return labels
+    return np.array(Image.fromarray(labels).resize((size[1], size[0]), Image.Resampling.NEAREST))
 
 
 def none_if_nan(value: float) -> float | None:

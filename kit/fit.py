@@ -1,8 +1,8 @@
 """One loop for everything learnable: a generator of steps, so that a page or a cell can draw, pause and stop."""
 
+import io
 import math
 import os
-import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -12,6 +12,8 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+
+from kit.files import write_whole
 
 SAVE_EVERY = 20.0  # seconds between two checkpoints
 
@@ -185,15 +187,11 @@ def _mixed(*numbers: int) -> int:
 
 
 def _save(file: Path, course: dict, step: int, parameters: list[nn.Parameter], optimise: torch.optim.Optimizer) -> None:
-    part = file.with_name(f".{secrets.token_hex(8)}.part")
+    way = {"course": course, "step": step, "parameters": [p.detach().cpu() for p in parameters], "optimiser": optimise.state_dict()}
+    torch.save(way, data := io.BytesIO())
     try:
-        torch.save(
-            {"course": course, "step": step, "parameters": [p.detach().cpu() for p in parameters], "optimiser": optimise.state_dict()}, part
-        )
-        os.replace(part, file)
+        write_whole(file, data.getvalue())
     except OSError as error:
-        with suppress(OSError):
-            part.unlink()
         raise FitError(f"{file}: the way so far cannot be saved ({error.strerror or error}); check the folder") from error
 
 

@@ -7,7 +7,6 @@ import json
 import os
 import platform
 import re
-import secrets
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,10 +25,10 @@ from torch import Tensor
 from kit import __version__, mask, refine
 from kit.data import DataError, DataSet, Entry, Sample
 from kit.encode import Tokens
+from kit.files import write_whole
 from kit.images import save_image, save_mask
 from kit.jobs import BATCH_ATTENTION, WAITING, workers_pool
-from kit.methods import METHODS, ClipEs
-from kit.methods.clip_es import ClipEsSettings, refined_scores
+from kit.methods import METHODS, Method
 
 BATCH_PIXELS = 2**25  # of the pictures of a batch together: 100 MB of memory
 READERS = 4  # threads that read pictures
@@ -40,6 +39,7 @@ MANIFEST = "manifest.json"
 JOURNALS = "manifest.rank*.jsonl"
 PART = re.compile(r"\.[0-9a-f]{16}\.part")  # what a killed run leaves of a file
 RANDOM = "nothing in this method is random"
+LEARNED_RANDOM = "the prompts were learned with this seed; nothing is random when the masks are made"
 Made = TypeVar("Made")
 
 
@@ -130,7 +130,7 @@ class Plan:
 
 
 def generate(
-    method: ClipEs,
+    method: Method,
     data: DataSet,
     out: str | os.PathLike,
     *,
@@ -157,9 +157,6 @@ def generate(
     lock: held while the model is asked, for those who share it, and free while a batch is refined and written.
     With a shard of several the processes may be on several machines: these have to share the file system `out` is on.
 
-    `method` needs: clip; settings with to_dict(), side, confidence and the refiner's knobs as CLIP-ES has them; blocks(), working_size(),
-    working_image(), question(names), steps(sample, tokens=...), whose first result is the one before the refiner, and scores_of(result,
-    stage); and a name in kit.methods.METHODS.
     Raises GenerateError, DataError, ImageError; from the folder on, with the first step.
     """
     if batch < 1 or workers < 1:
@@ -171,7 +168,7 @@ def generate(
     return _steps(method, data, Path(out), kinds, batch, workers, restart, skip_bad, shard, lock or nullcontext())
 
 
-def planned(method: ClipEs, data: DataSet, *, batch: int = 16, skip_bad: bool = False) -> Plan:
+def planned(method: Method, data: DataSet, *, batch: int = 16, skip_bad: bool = False) -> Plan:
     """Batches of pictures that are of one size once they are prepared, in the data set's order, read from the headers alone.
 
     A batch has `batch` pictures at most, fewer where its attention maps or pixels would fill the memory; it depends on nothing but the
@@ -226,7 +223,7 @@ def read_manifest(out: str | os.PathLike) -> dict | None:
 
 
 def _steps(
-    method: ClipEs,
+    method: Method,
     data: DataSet,
     out: Path,
     kinds: tuple[str, ...],
@@ -295,7 +292,7 @@ class MaskJob:
     """What is left to do of a picture, for a process without a model: refine, judge, write.
 
     image (h, w, 3) and scores (1 + C, h, w) at the size the method works at; stages: what goes into the maps' file; picture (H, W, 3):
-    what goes under an overlay; size (H, W): the mask's; numbers: the C classes' labels; refiner: the settings, None if nothing is left to
+    what goes under an overlay; size (H, W): the mask's; numbers: the C classes' labels; refiner: None if nothing is left to
     refine; files: kind -> path.   Arrays, not tensors: torch would send these through shared memory, which containers keep small.
     """
 
@@ -307,7 +304,7 @@ class MaskJob:
     size: tuple[int, int]
     names: tuple[str, ...]
     numbers: tuple[int, ...]
-    refiner: ClipEsSettings | None
+    refiner: Callable[[np.ndarray, Tensor], Iterator[Tensor]] | None
     confidence: float
     files: dict[str, Path]
 
@@ -337,7 +334,7 @@ class Journal:
 
 
 def _answers(
-    method: ClipEs,
+    method: Method,
     data: DataSet,
     batches: Sequence[tuple[int, ...]],
     out: Path,
@@ -390,7 +387,7 @@ def _as_future(answer: Answer) -> Future[Answer]:
 
 
 def _made(
-    method: ClipEs, data: DataSet, batches: Sequence[tuple[int, ...]], out: Path, kinds: tuple[str, ...], skip_bad: bool
+    method: Method, data: DataSet, batches: Sequence[tuple[int, ...]], out: Path, kinds: tuple[str, ...], skip_bad: bool
 ) -> Iterator[Answer | MaskJob]:
     """What the model has to do, a batch at a time: an answer where that was all, else the job that is left."""
     with closing(_read_ahead(method, data, batches, out, kinds)) as ahead:
@@ -399,7 +396,7 @@ def _made(
 
 
 def _made_of_batch(
-    method: ClipEs,
+    method: Method,
     data: DataSet,
     batch: tuple[int, ...],
     missing: Mapping[int, dict[str, Path]],
@@ -440,7 +437,7 @@ def _made_of_batch(
 
 
 def _read_ahead(
-    method: ClipEs, data: DataSet, batches: Sequence[tuple[int, ...]], out: Path, kinds: tuple[str, ...]
+    method: Method, data: DataSet, batches: Sequence[tuple[int, ...]], out: Path, kinds: tuple[str, ...]
 ) -> Iterator[tuple[tuple[int, ...], dict[int, dict[str, Path]], dict[int, Future[Prepared]]]]:
     """Each batch with the files that are missing of it and, if any are, its pictures, read in threads while others are worked on."""
     with ThreadPoolExecutor(READERS) as pool:
@@ -460,7 +457,7 @@ def _read_ahead(
             pool.shutdown(cancel_futures=True)
 
 
-def _prepared(method: ClipEs, data: DataSet, index: int) -> Prepared:
+def _prepared(method: Method, data: DataSet, index: int) -> Prepared:
     clock = time.perf_counter()
     entry = data.entries[index]
     try:
@@ -477,7 +474,7 @@ def _prepared(method: ClipEs, data: DataSet, index: int) -> Prepared:
 
 
 def _job(
-    prepared: Prepared, index: int, files: dict[str, Path], method: ClipEs, data: DataSet, tokens: Tokens, encode_seconds: float
+    prepared: Prepared, index: int, files: dict[str, Path], method: Method, data: DataSet, tokens: Tokens, encode_seconds: float
 ) -> MaskJob:
     sample, settings = prepared.sample, method.settings
     results = method.steps(sample, tokens=tokens)
@@ -496,13 +493,13 @@ def _job(
         size=sample.image.shape[:2],
         names=sample.names,
         numbers=tuple(data.classes.index(name) + 1 for name in sample.names),
-        refiner=None if refined or settings.refiner == "none" else settings,
+        refiner=None if refined or settings.refiner == "none" else method.refiner,
         confidence=settings.confidence,
         files=files,
     )
 
 
-def _background_job(prepared: Prepared, index: int, files: dict[str, Path], method: ClipEs) -> MaskJob:
+def _background_job(prepared: Prepared, index: int, files: dict[str, Path], method: Method) -> MaskJob:
     """Labels that name no class leave nothing to ask for: all is background."""
     sample = prepared.sample
     size = sample.image.shape[:2]
@@ -518,7 +515,7 @@ def _written(job: MaskJob) -> Answer:
     seconds, stages, scores = dict(job.answer.seconds), dict(job.stages), torch.from_numpy(job.scores)
     clock = time.perf_counter()
     if job.refiner is not None:
-        *_, scores = refined_scores(job.image, scores, job.refiner)
+        *_, scores = job.refiner(job.image, scores)
         if MAPS in job.files:
             stages["refined"] = _half(scores)
         seconds["refined"] = time.perf_counter() - clock
@@ -531,7 +528,7 @@ def _written(job: MaskJob) -> Answer:
     if MAPS in job.files:
         packed = io.BytesIO()
         np.savez_compressed(packed, names=np.array(job.names, str), numbers=np.array(job.numbers, np.uint8), **stages)
-        _write_whole(job.files[MAPS], packed.getvalue())
+        _write(job.files[MAPS], packed.getvalue())
     if OVERLAYS in job.files:
         from kit.show import hatch, mask_overlay  # matplotlib, for those who want pictures
 
@@ -577,7 +574,7 @@ def _check_ids(data: DataSet) -> None:
         raise GenerateError(f"expected ids that differ, got {twice[0]!r} more than once: their masks would be one file")
 
 
-def _made_with(method: ClipEs, data: DataSet, batch: int) -> dict:
+def _made_with(method: Method, data: DataSet, batch: int) -> dict:
     """All that a mask depends on besides the pictures themselves; what differs here must not share a folder."""
     ids = hashlib.sha256("\n".join(entry.id for entry in data.entries).encode()).hexdigest()
     return {
@@ -586,6 +583,7 @@ def _made_with(method: ClipEs, data: DataSet, batch: int) -> dict:
         "model": method.clip.name,
         "weights": method.clip.fingerprint,
         "precision": method.clip.precision,
+        **({} if method.learned is None else {"learned": method.learned.fingerprint}),
         "data": data.name,
         "split": data.split,
         "labels from": data.labels_from,
@@ -596,7 +594,7 @@ def _made_with(method: ClipEs, data: DataSet, batch: int) -> dict:
     }
 
 
-def _differences(old: Mapping, new: Mapping) -> list[str]:
+def differences(old: Mapping, new: Mapping) -> list[str]:
     """What was different then, in words: "power=1, now 2"."""
 
     def flat(made_with: Mapping) -> dict:
@@ -627,8 +625,8 @@ def _open_folder(out: Path, made_with: dict, data: DataSet, restart: bool) -> No
         names = {name for name in manifest["images"] if _is_file_name(name)} | {entry.id for entry in data.entries}
         for kind, name in itertools.product(ENDINGS, names):
             _file(out, kind, name).unlink(missing_ok=True)
-    elif differences := _differences(manifest["made_with"], made_with):
-        raise GenerateError(f"{out} was made with {'; '.join(differences[:3])}: choose another --out or --restart")
+    elif other := differences(manifest["made_with"], made_with):
+        raise GenerateError(f"{out} was made with {'; '.join(other[:3])}: choose another --out or --restart")
     for part in [path for kind in ENDINGS for path in (out / kind).glob(".*.part") if PART.fullmatch(path.name)]:
         part.unlink()
     if restart:  # the manifest last: as long as it is there, what lies beside it is known to be ours
@@ -636,14 +634,16 @@ def _open_folder(out: Path, made_with: dict, data: DataSet, restart: bool) -> No
             path.unlink()
 
 
-def _begin_manifest(out: Path, made_with: dict, data: DataSet, method: ClipEs, workers: int, processes: int) -> None:
+def _begin_manifest(out: Path, made_with: dict, data: DataSet, method: Method, workers: int, processes: int) -> None:
     """Says what is to be made before the first mask is there, and reads the journals of a run that was killed."""
     _merge_journals(out)
+    learned = method.learned
     manifest = read_manifest(out) or {
         "made_with": made_with,
         "labels": {"background": 0, **{name: number for number, name in enumerate(data.classes, start=1)}, "uncertain": mask.IGNORE},
-        "seeds": [],
-        "random": RANDOM,
+        "seeds": [] if learned is None else [learned.settings.seed],
+        "random": RANDOM if learned is None else LEARNED_RANDOM,
+        **({} if learned is None else {"learned": learned.about}),
         "left_out_of_the_list": [{"id": name, "why": why} for name, why in data.refused],
         "runs": [],
         "images": {entry.id: {"state": "missing"} for entry in data.entries},
@@ -686,16 +686,11 @@ def _write_manifest(out: Path, manifest: dict) -> None:
     head = {**manifest, "finished": not counts["missing"], "counts": dict(counts)}
     lines = ",\n".join(f"    {json.dumps(name)}: {json.dumps(record)}" for name, record in images.items())
     body = json.dumps({name: value for name, value in head.items() if name != "images"}, indent=2).removesuffix("\n}")
-    _write_whole(out / MANIFEST, f'{body},\n  "images": {{\n{lines}\n  }}\n}}\n'.encode())
+    _write(out / MANIFEST, f'{body},\n  "images": {{\n{lines}\n  }}\n}}\n'.encode())
 
 
-def _write_whole(path: Path, data: bytes) -> None:
-    """The file appears whole or not at all."""
-    part = path.with_name(f".{secrets.token_hex(8)}.part")
+def _write(path: Path, data: bytes) -> None:
     try:
-        part.write_bytes(data)
-        os.replace(part, path)
+        write_whole(path, data)
     except OSError as error:
-        with suppress(OSError):  # nothing to remove if it was never there
-            part.unlink()
         raise GenerateError(f"{path}: the file cannot be written ({error.strerror or error}); check the folder") from error

@@ -2,17 +2,18 @@
 
 import io
 import os
-import secrets
 import threading
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 import numpy as np
 from PIL import Image
+
+from kit.files import write_whole
 
 Pixels = TypeVar("Pixels")
 Source = str | os.PathLike | bytes | BinaryIO | Image.Image | np.ndarray
@@ -298,13 +299,9 @@ def _write(path: str | os.PathLike, picture: Image.Image, formats: dict[str, str
     path = Path(path)
     if path.suffix.lower() not in formats:
         raise ImageError(f"{path}: expected a name that ends in {' or '.join(formats)}; rename it")
-    part = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         with io.BytesIO() as file:
             picture.save(file, format=formats[path.suffix.lower()], quality=95)
-            part.write_bytes(file.getvalue())
-        os.replace(part, path)
+            write_whole(path, file.getvalue())
     except OSError as error:
-        with suppress(OSError):  # nothing to remove if it was never there
-            part.unlink()
         raise ImageError(f"{path}: the file cannot be written ({error.strerror or error}); check the folder") from error

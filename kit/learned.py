@@ -2,12 +2,12 @@
 
 import json
 import os
-import secrets
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from torch import Tensor
+
+from kit.files import write_whole
 
 BELONGS = "belongs_to"  # the entry of safetensors' header that holds the description
 
@@ -24,16 +24,12 @@ def save_learned(path: str | os.PathLike, tensors: Mapping[str, Tensor], about: 
     from safetensors.torch import save
 
     path = Path(path)
-    part = path.with_name(f".{secrets.token_hex(8)}.part")
     data = save(
         {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, {BELONGS: json.dumps(about, allow_nan=False)}
     )
     try:
-        part.write_bytes(data)
-        os.replace(part, path)
+        write_whole(path, data)
     except OSError as error:
-        with suppress(OSError):  # nothing to remove if it was never there
-            part.unlink()
         raise LearnedError(f"{path}: the file cannot be written ({error.strerror or error}); check the folder") from error
 
 

@@ -251,7 +251,8 @@ class Sweep:
         ]
         stages = " or ".join(dict.fromkeys(row.stage for row in self.rows))
         shown = sum(not math.isnan(value) for value in self.rows[0].score.iou.values())
-        changed = {name: value for name, value in unlike_the_paper(self.settings).items() if name not in self.knobs and name != "refiner"}
+        said = {*self.knobs, "refiner"}
+        changed = {name: value for name, value in unlike_the_paper(ClipEs, self.settings).items() if name not in said}
         refiner = "" if "refiner" in self.knobs else f"; refiner {self.settings['refiner']}"
         parts = f"parts, one after the other ({', '.join(map(str, self.draws))} images)" if len(self.draws) > 1 else "part"
         split = self.split or "(not named)"
@@ -354,7 +355,7 @@ def sweep(
     if absent:
         raise SettingsError(f"expected the attention of blocks {absent}, kept are {list(encoded.layers)}: encode again with these layers")
 
-    tallies = [Tally(encoded.classes, range(len(variants))) for _ in range(seeds)]
+    tallies = [Tally(encoded.classes) for _ in range(seeds)]
     parts = np.array_split(np.arange(len(encoded)), seeds)
     part_of = {int(index): part for part, indices in enumerate(parts) for index in indices}
 
@@ -373,7 +374,7 @@ def sweep(
                 if variant.settings.refiner == "none":
                     add(row, sample, labels_of_size(scores, sample.truth.shape))
                 else:
-                    job = RefinerJob(variant.working_image(sample.image), scores.cpu().numpy(), sample.truth.shape, variant.settings)
+                    job = RefinerJob(variant.working_image(sample.image), scores.cpu().numpy(), sample.truth.shape, variant.refiner)
                 yield (index, row), job
 
     has_refiner = any(variant.settings.refiner != "none" for variant in variants)
@@ -519,7 +520,7 @@ def _template_rows(method: ClipEs, encoded: EncodedSet, changes: list[dict], loc
         for sample, tokens in zip(encoded.samples, encoded.tokens, strict=True)
     ]
     for change in changes:
-        tally, scores = Tally(encoded.classes, ["template"]), []
+        tally, scores = Tally(encoded.classes), []
         for count, (sample, stream) in enumerate(zip(encoded.samples, streams, strict=True), start=1):
             labels = np.zeros(sample.truth.shape, np.uint8)  # where there is nothing to ask for, all is background
             if stream is not None:

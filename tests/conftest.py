@@ -10,7 +10,23 @@ import pytest
 
 
 @pytest.fixture(scope="session")
-def server():
+def random_prompts(tmp_path_factory):
+    """A file of FMA-WSSS's prompts for the tiny model as they are before the first step of learning."""
+    from kit.encode import Clip
+    from kit.methods.fma_wsss import METHOD, TASKS, FmaWsss, LearnedPrompts, prompt_context
+    from kit.words import VOC_CLASSES
+
+    clip = Clip.load("tiny")
+    settings = FmaWsss(clip).settings
+    contexts = {task: prompt_context(clip, settings, VOC_CLASSES, task).vectors for task in TASKS}
+    about = {"method": METHOD, "model": clip.name, "clip": clip.fingerprint, "classes": list(VOC_CLASSES), "settings": settings.to_dict()}
+    path = tmp_path_factory.mktemp("learned") / "random.safetensors"
+    FmaWsss(clip, learned=LearnedPrompts.of(clip, settings, contexts, about)).save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def server(random_prompts):
     """The app with the tiny model, running in this process: .url, .clip, .page (its Explore), .pages (all, by title)."""
     import torch
 
@@ -20,7 +36,7 @@ def server():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     clip = Clip.load("tiny")
-    demo, pages = frame.build(clip)
+    demo, pages = frame.build(clip, random_prompts)
     _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **frame.LAUNCH)
     yield SimpleNamespace(url=url, clip=clip, page=pages["Explore"], pages=pages)
     demo.close()

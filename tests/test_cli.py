@@ -72,7 +72,7 @@ def refused(result, *parts):
 
 def test_version_and_help():
     assert kit("--version").stdout == f"kit {__version__}\n"
-    for command in ((), ("evaluate",), ("sweep",), ("segment",), ("generate",)):
+    for command in ((), ("evaluate",), ("sweep",), ("segment",), ("generate",), ("fit",)):
         result = kit(*command, "--help")
         assert result.exit_code == 0 and "python -m kit" in result.stdout
         assert not [line for line in result.stdout.splitlines() if len(line) > 130]
@@ -82,7 +82,7 @@ def test_version_and_help():
 
 def test_without_a_command_it_says_which_there_are():
     result = kit()
-    for line in ("segment   Make masks", "generate  Make pseudo masks", "evaluate  Measure", "sweep     Vary"):
+    for line in ("segment   Make masks", "generate  Make pseudo masks", "evaluate  Measure", "sweep     Vary", "fit       Learn"):
         assert line in result.output
 
 
@@ -390,7 +390,7 @@ def test_evaluate_reads_every_data_set(tmp_path, roots, name):
 def test_the_preset_is_that_of_the_data_set(roots):
     random = ("--model", "ViT-S-32-alt:random", "--images", 1, "--set", "layers=2", "--refiner", "none", "--no-control")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kit.evaluate.preset", lambda name: ClipEsSettings())  # so that what is unlike VOC's is shown
+        patch.setattr("kit.evaluate.COCO_CLASSES", ("unheard of",))  # so that what is unlike VOC's is shown
         coco, voc = (kit("evaluate", *roots[name], *random) for name in ("coco", "voc"))
     assert "box_threshold = 0.7" in coco.stdout and "background = 23 words" in coco.stdout
     assert "box_threshold" not in voc.stdout and "background" not in voc.stdout.split("unlike the paper's: ")[1].split("\n")[0]

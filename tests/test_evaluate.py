@@ -14,9 +14,10 @@ from kit.data import DataError, Sample, toy_data, toy_samples
 from kit.encode import Clip
 from kit.evaluate import Evaluation, StageScore, evaluate, evaluate_masks, shifted_words, unlike_the_paper
 from kit.images import save_mask
-from kit.methods import ClipEs
+from kit.methods import ClipEs, FmaWsss
 from kit.methods.clip_es import preset
 from kit.score import Confusion
+from kit.vote import oracle_vote
 from kit.words import COCO_CLASSES, VOC_CLASSES
 
 NAMES = ("background", *VOC_CLASSES)
@@ -59,7 +60,7 @@ def by_hand(samples, label_map):
         ("plain", {"cam": "plain", "affinity": False, "refiner": "none"}),
         ("cam", {"affinity": False, "refiner": "none"}),
         ("affinity", {"refiner": "none"}),
-        ("crf", {}),
+        ("refined", {}),
     ],
 )
 def test_every_stage_equals_a_loop_by_hand(method, samples, evaluation, stage, changes):
@@ -115,8 +116,8 @@ def test_large_pictures_are_encoded_in_smaller_batches(method, samples, monkeypa
 def test_pictures_over_the_side_limit_are_scored_in_their_own_size(clip, samples, data_of):
     small = ClipEs(clip, side_limit=48, iterations=1)
     result = evaluate(small, data_of(samples[:2]), batch=1)
-    for stage in ("crf", "cam"):
-        changes = {} if stage == "crf" else {"affinity": False, "refiner": "none"}
+    for stage in ("refined", "cam"):
+        changes = {} if stage == "refined" else {"affinity": False, "refiner": "none"}
         alone = ClipEs(clip, small.settings, **changes)
         assert result.stages[stage].miou == by_hand(samples[:2], lambda sample, alone=alone: alone.segment(sample).labels)
 
@@ -125,8 +126,8 @@ def test_stages_follow_the_settings(method, samples, data_of):
     bare = evaluate(ClipEs(method.clip, method.settings, affinity=False, refiner="none"), data_of(samples[:1]))
     assert list(bare.stages) == ["plain", "cam", "control"] and set(bare.about["seconds_per_image"]) == {"encode", "text", "cam"}
     other = evaluate(ClipEs(method.clip, method.settings, refiner="pixel-adaptive"), data_of(samples[:1]))
-    assert list(other.stages) == ["plain", "cam", "affinity", "pixel-adaptive", "control"]
-    assert list(other.about["seconds_per_image"]) == ["encode", "text", "cam", "affinity", "pixel-adaptive"]
+    assert list(other.stages) == ["plain", "cam", "affinity", "refined", "control"]
+    assert list(other.about["seconds_per_image"]) == ["encode", "text", "cam", "affinity", "refined"]
     assert "+ pixel-adaptive refinement" in other.table()
 
 
@@ -159,12 +160,12 @@ def test_the_dictionary_is_plain_json_without_nan(evaluation):
     values = json.loads(json.dumps(evaluation.to_dict(), allow_nan=False))
     assert (values["data"], values["split"], values["labels_from"], values["images"]) == ("planted", "train", "planted", 4)
     assert values["classes"] == list(NAMES) and values["model"] == "tiny" and values["refused"] == []
-    assert list(values["stages"]) == ["plain", "cam", "affinity", "crf", "control"] and values["tuned_on_this_split"] is False
+    assert list(values["stages"]) == ["plain", "cam", "affinity", "refined", "control"] and values["tuned_on_this_split"] is False
     for score in values["stages"].values():
         assert set(score) == {"miou", "iou", "miou_two_or_more"} and 0 <= score["miou"] <= 1 and list(score["iou"]) == list(NAMES)
         assert None in score["iou"].values()  # four images do not show all classes
     assert values["settings"]["iterations"] == 2 and values["settings_unlike_the_paper"]["iterations"] == 2
-    assert set(values["seconds_per_image"]) == {"encode", "text", "cam", "affinity", "crf"}
+    assert set(values["seconds_per_image"]) == {"encode", "text", "cam", "affinity", "refined"}
     assert all(seconds > 0 for seconds in values["seconds_per_image"].values())
 
 
@@ -193,12 +194,13 @@ def test_what_was_tuned_and_what_is_unlike_the_paper_is_said(method, samples, da
     assert "chosen by the truth of this split" in tuned.table() and tuned.about["tuned_on_this_split"]
     assert "background = 22 words" in honest.table() and "model tiny" in honest.table().lower()
     coco = preset("coco").to_dict()
-    assert unlike_the_paper(coco, COCO_CLASSES) == {} and set(unlike_the_paper(coco)) == {"background", "synonyms", "box_threshold"}
+    assert unlike_the_paper(ClipEs, coco, COCO_CLASSES) == {}
+    assert set(unlike_the_paper(ClipEs, coco)) == {"background", "synonyms", "box_threshold"}
 
 
 def test_without_the_control_nothing_else_changes(method, samples, data_of, evaluation):
     bare = evaluate(method, data_of(samples), batch=1, control=False)
-    assert list(bare.stages) == ["cam", "affinity", "crf"]
+    assert list(bare.stages) == ["cam", "affinity", "refined"]
     assert all(bare.stages[stage].miou == evaluation.stages[stage].miou for stage in bare.stages)
 
 
@@ -252,6 +254,57 @@ def test_bad_pictures_are_left_out_and_named_only_if_asked(method, samples, data
     assert "labels 0 to 20 or 255, got 99" in result.table() and result.to_dict()["refused"][0]["id"] == "no-truth"
     with pytest.raises(ValueError, match="expected at least one picture to score, got none: 1 could not be used, the first because"):
         evaluate(method, data_of(bad[1:]), skip_bad=True)
+
+
+# a method that learns, and whose masks vote
+
+
+@pytest.fixture(scope="module")
+def learned(clip):
+    """FMA-WSSS after a few steps."""
+    few = {"side": 64, "context": 2, "steps": 3, "warm_up": 1, "fine_steps": 3, "fine_warm_up": 1, "regions": (40, 20, 8)}
+    method = FmaWsss(clip, **few)
+    for _ in method.fit(toy_data("train", 8, size=64)):
+        pass
+    return method
+
+
+def test_every_stage_of_fma_wsss_equals_a_loop_by_hand(learned, clip, data_of):
+    samples = list(toy_samples("val", 3, size=64))
+    results = [learned.segment(sample) for sample in samples]
+    result = evaluate(learned, data_of(samples), batch=1)
+    assert list(result.stages) == ["by hand", *learned.stages, "oracle", "control"]
+    of_sample = {id(sample): each for sample, each in zip(samples, results, strict=True)}
+    for stage in learned.stages:
+        expected = by_hand(samples, lambda sample, stage=stage: learned.scores_of(of_sample[id(sample)], stage).argmax(0))
+        assert result.stages[stage].miou == pytest.approx(expected, abs=1e-6), stage
+    words = FmaWsss(clip, learned.settings)
+    assert result.stages["by hand"].miou == by_hand(samples, lambda sample: words.segment(sample).labels)
+    shifted = FmaWsss(clip, learned.settings, learned=learned.learned.shifted())
+    assert result.stages["control"].miou == by_hand(samples, lambda sample: shifted.segment(sample).labels)
+    best = Confusion(NAMES)
+    for sample, each in zip(samples, results, strict=True):
+        best.add(sample.truth, oracle_vote(sample.truth, each.proposals).labels)
+    assert result.stages["oracle"].miou == best.miou() > result.stages["fine"].miou
+
+
+def test_what_was_learned_and_who_made_the_masks_is_said(learned, clip, data_of):
+    sample = next(toy_samples("val", 1, size=64))
+    result = evaluate(learned, data_of([sample]))
+    for part in ("learned from 8 images of split train of toy", learned.learned.fingerprint, "that vote: superpixels", "knows the truth"):
+        assert part in result.table()
+    values = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert values["learned"]["images"] == 8 and values["proposals"] == ["superpixels"]
+    assert {"encode", "proposals", *learned.stages} <= set(values["seconds_per_image"])
+    words = evaluate(FmaWsss(clip, learned.settings, affinity=False), data_of([sample]), control=False)
+    assert list(words.stages) == ["cam", "coarse"] and "hand-written: nothing was learned" in words.table() and "learned" not in words.about
+
+
+def test_the_oracle_votes_at_the_masks_size(learned, clip, data_of):
+    sample = next(toy_samples("val", 1, size=64))
+    small = FmaWsss(clip, learned.settings, side_limit=32)
+    result = evaluate(small, data_of([sample, dataclasses.replace(sample, names=())]))
+    assert result.images == 2 and 0.3 < result.stages["oracle"].miou < 1 and list(result.stages)[-2:] == ["oracle", "control"]
 
 
 # masks that are there already

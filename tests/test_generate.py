@@ -23,7 +23,7 @@ from kit.data import DataError, DataSet, Entry, toy_samples
 from kit.encode import Clip
 from kit.generate import GenerateError, Shard, generate, planned, read_manifest
 from kit.images import PALETTE, ImageError, load_image, load_mask
-from kit.methods import ClipEs
+from kit.methods import ClipEs, FmaWsss
 from kit.show import hatch, mask_overlay
 from kit.words import VOC_CLASSES
 
@@ -113,6 +113,25 @@ def test_every_mask_is_the_one_its_picture_gets_alone(clip, data, samples, tmp_p
     assert all(step.id == data.entries[step.index].id and step.seconds > 0 for step in steps)
     for sample in samples:
         assert np.array_equal(load_mask(tmp_path / "SegmentationClass" / f"{sample.id}.png"), expected_mask(method, sample)), sample.id
+
+
+def test_a_method_that_learns_writes_its_own_masks_and_says_what_it_learned(clip, data, samples, tmp_path):
+    few = {"side": 64, "context": 2, "steps": 2, "warm_up": 1, "fine_steps": 2, "fine_warm_up": 1, "regions": (40, 20, 8)}
+    learned, other = FmaWsss(clip, **few), FmaWsss(clip, **few, seed=1)
+    for method in (learned, other):
+        for _ in method.fit(data_of([samples[0], samples[2], samples[5]])):
+            pass
+    done(learned, data, tmp_path, batch=4, maps=True)
+    for sample in samples:
+        assert np.array_equal(load_mask(tmp_path / "SegmentationClass" / f"{sample.id}.png"), expected_mask(learned, sample)), sample.id
+        with np.load(tmp_path / "maps" / f"{sample.id}.npz") as maps:
+            assert set(maps) == {"names", "numbers", *learned.stages}
+    manifest = read_manifest(tmp_path)
+    assert manifest["made_with"]["learned"] == learned.learned.fingerprint and manifest["seeds"] == [0]
+    assert manifest["learned"]["images"] == 3 and manifest["images"][samples[0].id]["seconds"]["proposals"] > 0
+    same_settings = FmaWsss(clip, learned.settings, learned=dataclasses.replace(other.learned, settings=learned.settings))
+    with pytest.raises(GenerateError, match=f"learned={learned.learned.fingerprint}, now {other.learned.fingerprint}"):
+        done(same_settings, data, tmp_path, batch=4)
 
 
 def test_masks_are_palette_pngs_of_voc(method, data, tmp_path):

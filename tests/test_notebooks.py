@@ -1,6 +1,11 @@
-"""Every notebook runs from top to bottom, and is kept the way a reader wants to find it: with its pictures, small, without traces."""
+"""Every notebook runs from top to bottom, and is kept the way a reader wants to find it: with its pictures, small, without traces.
 
+`python tests/test_notebooks.py notebooks/4_clip_sam.ipynb` runs one and keeps it so.
+"""
+
+import json
 import re
+import sys
 import time
 from pathlib import Path
 
@@ -15,11 +20,25 @@ SECONDS_A_CELL = 240  # on a machine that has other things to do
 WIDGET = "application/vnd.jupyter.widget-view+json"
 OF_A_MACHINE = re.compile(r"(?<![\w.:/])/(?:home|Users|root|tmp|work|opt|usr|var|mnt|content)/|[A-Z]:\\\\|ipykernel_\d+")
 
+RECORDED = re.compile(r'"recorded" / "(\w+\.json)"')  # how a cell names a file of long experiments
+ROW = {"name": str, "seed": int | None, "miou": float, "miou_two_or_more": float}  # what a notebook reads of it
+
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
 
 
 def code_cells(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def executed(notebook, folder):
+    """The notebook with the outputs of a run from top to bottom; raises at the first cell with an error."""
+    for cell in code_cells(notebook):
+        cell.outputs = []
+    client = NotebookClient(
+        notebook, timeout=SECONDS_A_CELL, kernel_name="python3", resources={"metadata": {"path": str(folder)}},
+        store_widget_state=False, record_timing=False,
+    )  # fmt: skip
+    return client.execute()
 
 
 def test_there_are_notebooks():
@@ -36,12 +55,8 @@ def test_it_runs_from_its_own_folder_and_from_the_roots(path, folder, capfd):
     if folder == ".":  # the cells that find the kit and use it once are enough
         last = next(place for place, cell in enumerate(notebook.cells) if "ClipEs(clip" in cell.source)
         del notebook.cells[last + 1 :]
-    for cell in code_cells(notebook):
-        cell.outputs = []
-    where = {"metadata": {"path": str(ROOT / folder)}}
-    client = NotebookClient(notebook, timeout=SECONDS_A_CELL, kernel_name="python3", resources=where, store_widget_state=False)
     clock = time.perf_counter()
-    client.execute()  # raises at the first cell with an error
+    executed(notebook, ROOT / folder)
     with capfd.disabled():
         print(f" {path.name} from {folder}: {time.perf_counter() - clock:.0f} s ", end="")
     assert all(cell.execution_count for cell in code_cells(notebook))
@@ -93,3 +108,29 @@ def test_a_trace_would_be_found():
         assert OF_A_MACHINE.search(trace)
     for harmless in ("https://github.com/home/x", "a share 3/4 of", "kit/home/x", "ViT-B-16-quickgelu:/folder/file.pt"):
         assert not OF_A_MACHINE.search(harmless)
+
+
+@every_notebook
+def test_recorded_results_are_there_and_whole(path):
+    cells = code_cells(nbformat.read(path, as_version=4))
+    for name in {name for cell in cells for name in RECORDED.findall(cell.source)}:
+        record = json.loads((path.parent / "recorded" / name).read_text())
+        assert record["about"] and not OF_A_MACHINE.search(json.dumps(record)), name
+        assert record["rows"] and all(isinstance(row[key], kind) for row in record["rows"] for key, kind in ROW.items()), name
+        assert all(0 <= row[column] <= 1 for row in record["rows"] for column in ("miou", "miou_two_or_more")), name
+        runs = [(row["name"], row["seed"]) for row in record["rows"]]
+        assert len(set(runs)) == len(runs), f"{name}: a run stands twice"
+
+
+def keep(path):
+    """Run a notebook in its folder and write it with its outputs, without what belongs to this run and machine only."""
+    notebook = executed(nbformat.read(path, as_version=4), path.parent)
+    for cell in code_cells(notebook):
+        cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
+    notebook.metadata.language_info = {"name": "python"}
+    nbformat.write(notebook, path)
+
+
+if __name__ == "__main__":
+    for given in sys.argv[1:]:
+        keep(Path(given).resolve())

@@ -11,7 +11,7 @@ from kit.cli import options, output
 # What has a meaning only where a model runs.
 OF_A_METHOD = {
     "method": "--method", "model": "--model", "device": "--device", "precision": "--precision", "refiner": "--refiner", "changes": "--set",
-    "workers": "--workers", "no_control": "--no-control",
+    "workers": "--workers", "no_control": "--no-control", "weights": "--weights",
 }  # fmt: skip
 LABELS_OF_THE_TRUTH = (
     "The image-level labels were taken from the truth itself, as this field often does: the masks were told which classes are there."
@@ -30,7 +30,8 @@ def evaluate(
     masks: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Score the masks DIR/ID.png or DIR/SegmentationClass/ID.png; no model runs.")
     ] = None,
-    method: options.Method = "clip-es",
+    method: options.Method = None,
+    weights: options.Weights = None,
     model: options.Model = "tiny",
     device: options.Device = None,
     precision: options.Precision = "float32",
@@ -51,6 +52,7 @@ def evaluate(
     python -m kit evaluate --split held_out --json result.json
     python -m kit evaluate --data voc --root VOC2012 --split val --model ViT-B-16-quickgelu:openai --per-class
     python -m kit evaluate --data voc --root VOC2012 --split train --masks pseudo_masks
+    python -m kit evaluate --weights prompts.safetensors
 
     \b
     Exit code 1 if pictures were left out (with --skip-bad) or a file could not be used, 2 for a wrong option.
@@ -61,7 +63,8 @@ def evaluate(
     with options.refusal():
         options.check_file("--json", json_file)
         if masks is None:
-            chosen_settings = options.chosen_settings(method, changes, refiner=refiner)
+            method, learned = options.method_and_weights(method, weights, model)
+            chosen_settings = options.chosen_settings(method, changes, model=model, data=data, weights=learned, refiner=refiner)
         else:
             options.check_unused(context, "with --masks no model runs, so that this changes nothing; leave it out", OF_A_METHOD)
             if not masks.is_dir():
@@ -69,7 +72,7 @@ def evaluate(
         pictures = options.opened_data(data, root=root, split=split, labels=labels, images=images, size=size, skip_bad=skip_bad)
         check_truth(pictures, skip_bad=skip_bad)
         if masks is None:
-            chosen = options.chosen_method(method, model, device, chosen_settings, precision=precision, data=data)
+            chosen = options.chosen_method(method, model, device, chosen_settings, weights=learned, precision=precision, data=data)
             options.check_layers(chosen)
             options.check_words([chosen], pictures.classes)
     count = len(pictures)

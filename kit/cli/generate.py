@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from kit.data import DataSet
     from kit.generate import Shard
 
-SHOWN = 10  # refused pictures that are named; the manifest names all
-
 
 def generate(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the masks; it is made if it is not there.")],
@@ -31,7 +29,8 @@ def generate(
     maps: Annotated[bool, typer.Option("--maps", help="Also keep the maps of every stage, as float16.")] = False,
     overlays: Annotated[bool, typer.Option("--overlays", help="Also draw each mask over its picture.")] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Make every mask anew; what an earlier run made in DIR is removed.")] = False,
-    method: options.Method = "clip-es",
+    method: options.Method = None,
+    weights: options.Weights = None,
     model: options.Model = "tiny",
     device: options.Device = None,
     precision: options.Precision = "float32",
@@ -63,10 +62,13 @@ def generate(
     with options.refusal():
         shard = Shard.from_environment()
         quiet = shard.rank > 0
-        chosen_settings = options.chosen_settings(method, changes, refiner=refiner)
+        method, learned = options.method_and_weights(method, weights, model)
+        chosen_settings = options.chosen_settings(method, changes, model=model, data=data, weights=learned, refiner=refiner)
         pictures = options.opened_data(data, root=root, split=split, labels=labels, images=images, size=size, skip_bad=skip_bad)
-        own = _own_device(shard) if device is None else device
-        chosen = options.chosen_method(method, model, own, chosen_settings, precision=precision, data=data, quiet=quiet)
+        own = options.own_device(shard) if device is None else device
+        chosen = options.chosen_method(
+            method, model, own, chosen_settings, weights=learned, precision=precision, data=data, quiet=quiet
+        )  # fmt: skip
         options.check_layers(chosen)
         options.check_words([chosen], pictures.classes, quiet=quiet)
         if workers is None:
@@ -112,10 +114,10 @@ def _summary(out: Path, pictures: "DataSet", states: Counter, shard: "Shard") ->
 
     records = read_manifest(out)["images"]
     refused = [*pictures.refused, *((name, record.get("why", "")) for name, record in records.items() if record["state"] == "refused")]
-    for name, why in refused[:SHOWN]:
+    for name, why in refused[: output.SHOWN]:
         output.say(f"refused: {name} ({why})")
-    if len(refused) > SHOWN:
-        output.say(f"refused: {len(refused) - SHOWN:,} more, all named in {out / 'manifest.json'}")
+    if len(refused) > output.SHOWN:
+        output.say(f"refused: {len(refused) - output.SHOWN:,} more, all named in {out / 'manifest.json'}")
     there = sum(record["state"] in ("written", "kept") for record in records.values())
     now = f"{states['written']:,} written now, {states['kept']:,} kept" + (f" by process 1 of {shard.world}" if shard.world > 1 else "")
     total = len(records) + len(pictures.refused)
@@ -123,13 +125,6 @@ def _summary(out: Path, pictures: "DataSet", states: Counter, shard: "Shard") ->
     print(f"labels: 0 = background, 1 to {len(pictures.classes)} = {pictures.classes[0]} to {pictures.classes[-1]}, 255 = uncertain")
     if refused:
         raise typer.Exit(1)
-
-
-def _own_device(shard: "Shard") -> str | None:
-    """Under torchrun the GPU of the process's number, where there are GPUs."""
-    import torch
-
-    return f"cuda:{shard.local}" if "LOCAL_RANK" in os.environ and torch.cuda.is_available() else None
 
 
 class _Ended(BaseException):

@@ -16,9 +16,11 @@ from kit.cli.output import say
 
 if TYPE_CHECKING:
     from kit.data import DataSet
-    from kit.methods import ClipEs
+    from kit.generate import Shard
+    from kit.methods import Method as AnyMethod
 
 TOY_SIZE = 160
+SHIPPED = Path(__file__).parents[1] / "methods" / "learned" / "fma_wsss_toy.safetensors"  # what the tiny CLIP asks with
 
 
 class OptionError(ValueError):
@@ -30,6 +32,9 @@ _SPLIT_HELP = (
 )
 _LABELS_HELP = "Image-level labels: xml (voc), instances (coco), masks (the truth says), or a list as CSV, JSON, npy.  [default: its own]"
 _MODEL_HELP = "tiny; ARCHITECTURE:TAG from the Hugging Face hub (ViT-B-16-quickgelu:openai); ARCHITECTURE:FILE; or ARCHITECTURE:random."
+_WEIGHTS_HELP = (
+    "What `python -m kit fit` learned; none: hand-written prompts.  [default: with the tiny CLIP what the kit brings, if it does]"
+)
 _SET_HELP = "Any setting of the method, its value as JSON: --set power=1 --set layers=[0,1]. May be repeated; a wrong name lists them all."
 Data = Annotated[str, typer.Option(metavar="NAME", help="toy (the drawn world), voc, coco, or folder (pictures of your own).")]
 Root = Annotated[Path | None, typer.Option(metavar="DIR", help="The folder the data set lies in; toy has none.", show_default=False)]
@@ -38,7 +43,8 @@ Labels = Annotated[str | None, typer.Option(metavar="NAME|FILE", help=_LABELS_HE
 Images = Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N images.  [default: 200 of toy, else all]")]
 Size = Annotated[int | None, typer.Option(max=2048, metavar="PIXELS", help=f"Side of a drawn scene in pixels.  [default: {TOY_SIZE}]")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out pictures that cannot be used and name them, instead of stopping.")]
-Method = Annotated[str, typer.Option(metavar="NAME", help="Which method.")]
+Method = Annotated[str | None, typer.Option(metavar="NAME", help="clip-es or fma-wsss.  [default: that of --weights, else clip-es]")]
+Weights = Annotated[str | None, typer.Option(metavar="FILE", help=_WEIGHTS_HELP)]
 Model = Annotated[str, typer.Option(metavar="MODEL", help=_MODEL_HELP)]
 Device = Annotated[str | None, typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1 or mps.  [default: a GPU if there is one]")]
 Precision = Annotated[str, typer.Option(metavar="NAME", help="float32, or bfloat16: a faster encoder, masks not bit for bit the same.")]
@@ -102,13 +108,37 @@ def settings_class(method: str) -> type:
     return METHODS[method].Settings
 
 
+def method_and_weights(method: str | None, weights: str | None, model: str) -> tuple[str, Path | None]:
+    """The method's name and the file of what was learned for it, None for hand-written words.
+
+    A file says which method it belongs to.   Raises OptionError or LearnedError for one that does not fit.
+    """
+    from kit.learned import load_learned
+    from kit.methods import METHODS
+
+    if method is not None:
+        check_choice("--method", method, tuple(METHODS))
+    if weights in (None, "none"):
+        shipped = SHIPPED if weights is None and method == "fma-wsss" and model == "tiny" and SHIPPED.is_file() else None
+        return method or "clip-es", shipped
+    _, about = load_learned(weights)
+    if about.get("method") not in METHODS or method not in (None, about["method"]):
+        raise OptionError(f"--weights {weights}: this belongs to the method {about.get('method')}, not to {method or 'one of the kit'}")
+    return about["method"], Path(weights)
+
+
 def text_settings(kind: type) -> set[str]:
     """The settings that are text, which need no quotes."""
     return {field.name for field in dataclasses.fields(kind) if field.type is str}
 
 
-def chosen_settings(method: str, assignments: list[str] | None, **options) -> dict:
-    """The settings to change: those of --set, and those with an option of their own."""
+def chosen_settings(
+    method: str, assignments: list[str] | None, *, model: str = "tiny", data: str = "", weights: Path | None = None, **options
+) -> dict:
+    """The settings to change: those of --set, and those with an option of their own, checked before a model is loaded."""
+    from kit.learned import load_learned
+    from kit.methods import METHODS
+
     kind = settings_class(method)
     names, texts = [field.name for field in dataclasses.fields(kind)], text_settings(kind)
     changes = {}
@@ -123,11 +153,21 @@ def chosen_settings(method: str, assignments: list[str] | None, **options) -> di
         changes[name] = text if name in texts and not text.startswith('"') else from_json(name, text)
     for name, value in options.items():
         if value is not None:
+            if name not in names:
+                raise OptionError(f"--{name} {value}: {method} has no such setting")
             if name in changes:
                 raise OptionError(f"{name} is given twice: as --set {name} and as --{name}")
             changes[name] = value
-    kind.from_dict(changes)  # refuses wrong values before a model is loaded
+    if weights is None:
+        METHODS[method].preset(preset_name(model == "tiny", data), **changes)
+    else:
+        kind.from_dict({**load_learned(weights)[1].get("settings", {}), **changes})
     return changes
+
+
+def preset_name(tiny: bool, data: str) -> str:
+    """The preset that fits a model and a data set."""
+    return "toy" if tiny else "coco" if data == "coco" else "voc"
 
 
 def opened_data(
@@ -145,9 +185,17 @@ def opened_data(
 
 
 def chosen_method(
-    name: str, model: str, device: str | None, changes: dict, *, precision: str = "float32", data: str = "", quiet: bool = False
-) -> "ClipEs":
-    """The method with the settings that fit the model and the data set, changed as asked for; quiet: without the notes."""
+    name: str,
+    model: str,
+    device: str | None,
+    changes: dict,
+    *,
+    weights: Path | None = None,
+    precision: str = "float32",
+    data: str = "",
+    quiet: bool = False,
+) -> "AnyMethod":
+    """The method with what was learned or the settings that fit the model and the data set, changed as asked for; quiet: without notes."""
     from kit.encode import Clip
     from kit.methods import METHODS
     from kit.refine import has_dense_crf
@@ -158,7 +206,10 @@ def chosen_method(
     if clip.is_tiny and data != "toy" and not quiet:
         say("note: the tiny CLIP knows the drawn world only, a photograph asks too much of it: take --model ViT-B-16-quickgelu:openai")
     kind = METHODS[name]
-    method = kind(clip, kind.preset("toy" if clip.is_tiny else "coco" if data == "coco" else "voc", **changes))
+    if weights is not None:
+        method = kind.load(weights, clip, **changes)
+    else:
+        method = kind(clip, kind.preset(preset_name(clip.is_tiny, data), **changes))
     if method.settings.refiner == "crf" and not has_dense_crf():
         raise OptionError(
             "the dense CRF needs the package pydensecrf2 (pip install pydensecrf2): install it, or take --refiner pixel-adaptive"
@@ -166,17 +217,29 @@ def chosen_method(
     return method
 
 
-def check_layers(method: "ClipEs") -> None:
+def own_device(shard: "Shard") -> str | None:
+    """Under torchrun the GPU of the process's number, where there are GPUs."""
+    import torch
+
+    return f"cuda:{shard.local}" if "LOCAL_RANK" in os.environ and torch.cuda.is_available() else None
+
+
+def check_layers(method: "AnyMethod") -> None:
     layers, count = method.settings.layers, method.clip.layer_count
     if not isinstance(layers, int) and not all(0 <= layer < count for layer in layers):
         raise OptionError(f"{method.clip.name} has blocks 0 to {count - 1}, got layers {list(layers)}")
 
 
-def check_words(methods: Sequence["ClipEs"], names: tuple[str, ...], *, quiet: bool = False) -> None:
-    """Refuses prompts that cannot be built, and names the words the model has never seen."""
+def check_words(methods: Sequence["AnyMethod"], names: tuple[str, ...], *, quiet: bool = False) -> None:
+    """Refuses prompts that cannot be built or were learned for other classes, and names the words the model has never seen."""
     from kit.prompt import prompts
 
     clip, built = methods[0].clip, {}
+    if methods[0].learned is not None:
+        for name in names:
+            methods[0].question((name,))
+    elif hasattr(methods[0], "fit") and not quiet:
+        say("note: hand-written prompts: nothing learned; python -m kit fit learns some")
     for settings in (method.settings for method in methods):
         built |= dict.fromkeys(prompts(settings.template, names, settings.synonyms) + prompts(settings.template, settings.background))
     unknown = dict.fromkeys(word for prompt in built for word in clip.unknown_words(prompt))

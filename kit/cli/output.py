@@ -1,16 +1,21 @@
 """What a command says on the way, and how it writes its files."""
 
 import json
-import os
-import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
+from kit.files import write_whole
+
+if TYPE_CHECKING:
+    from kit.fit import FitStep
+
+SHOWN = 10  # refused pictures that are named on the screen
 LINE_EVERY = 10.0  # seconds between two lines of progress where there is no terminal
 
 
@@ -26,11 +31,11 @@ class Pace:
         self.done = self.worked = 0
         self.start = clock()
 
-    def step(self, *, worked: bool = True) -> None:
-        """One more is done; worked: whether it took work, for what was there already says nothing about the speed."""
-        self.done += 1
+    def step(self, count: int = 1, *, worked: bool = True) -> None:
+        """More is done; worked: whether it took work, for what was there already says nothing about the speed."""
+        self.done += count
         self.total = max(self.total, self.done)  # a process of several knows only roughly how large its share is
-        self.worked += worked
+        self.worked += count * worked
 
     def __str__(self) -> str:
         counted = f"{self.done:,} of {self.total:,}"
@@ -55,27 +60,56 @@ def in_words(seconds: float) -> str:
 
 
 @contextmanager
-def progress(title: str, total: int, *, unit: str = "images", quiet: bool = False) -> Iterator[Callable[..., None]]:
-    """How far the run is, on stderr: a bar on a terminal, else a line every ten seconds; yields what to call after each step."""
+def _shown(*, quiet: bool) -> Iterator[Callable[[str, Pace, str], None]]:
+    """A bar on a terminal, else a line every ten seconds; yields what to call with a title, its pace, and what else there is to say."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
-    pace = Pace(total, unit=unit)
     terminal = sys.stderr.isatty() and not quiet
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[pace]}", markup=False))
-    said = pace.start
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[words]}", markup=False))
+    said = time.monotonic()
     with Progress(*columns, console=Console(stderr=True), disable=not terminal, transient=True) as bar:
-        task = bar.add_task(title, total=total, pace=str(pace))
+        task = bar.add_task("", total=1, words="")
+
+        def show(title: str, pace: Pace, more: str = "") -> None:
+            nonlocal said
+            bar.update(task, description=title, total=pace.total, completed=pace.done, words=f"{pace}{more}")
+            if not terminal and not quiet and time.monotonic() - said >= LINE_EVERY:
+                say(f"{title}: {pace}{more}")
+                said = time.monotonic()
+
+        yield show
+
+
+@contextmanager
+def progress(title: str, total: int, *, unit: str = "images", quiet: bool = False) -> Iterator[Callable[..., None]]:
+    """How far the run is, on stderr; yields what to call after each step."""
+    pace = Pace(total, unit=unit)
+    with _shown(quiet=quiet) as show:
 
         def advance(*, worked: bool = True) -> None:
-            nonlocal said
             pace.step(worked=worked)
-            bar.update(task, advance=1, pace=str(pace))
-            if not terminal and not quiet and pace.clock() - said >= LINE_EVERY:
-                say(f"{title}: {pace}")
-                said = pace.clock()
+            show(title, pace)
 
         yield advance
+
+
+@contextmanager
+def learning(*, quiet: bool = False) -> Iterator[Callable[["FitStep"], None]]:
+    """How far learning is, on stderr, one task after the other; yields what to call with each step."""
+    pace, task = Pace(1), None
+    with _shown(quiet=quiet) as show:
+
+        def tell(step: "FitStep") -> None:
+            nonlocal pace, task
+            if step.task != task:  # what an earlier run did says nothing about the speed, nor does the first step
+                task, pace = step.task, Pace(step.steps, unit="steps" if step.rate else "images")
+                pace.step(step.step, worked=False)
+            else:
+                pace.step(step.step - pace.done)
+            show(task, pace, f", loss {step.loss:.4f}" if step.losses else "")
+
+        yield tell
 
 
 @contextmanager
@@ -108,15 +142,3 @@ def write_or_stop(path: Path, data: bytes) -> None:
     except OSError as error:
         say(f"Error: {path}: the file cannot be written ({error.strerror or error})")
         raise typer.Exit(1) from None
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """The file appears whole or not at all."""
-    part = path.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        part.write_bytes(data)
-        os.replace(part, path)
-    except OSError:
-        with suppress(OSError):  # nothing to remove if it was never there
-            part.unlink()
-        raise

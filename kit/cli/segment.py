@@ -9,9 +9,10 @@ import typer
 
 from kit import __version__
 from kit.cli import options, output
+from kit.files import write_whole
 
 if TYPE_CHECKING:
-    from kit.methods import ClipEs, Result
+    from kit.methods import Method, Result
 
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".avif")
 OUTPUT_ENDINGS = (".png", "_overlay.png", "_maps.npz", "_settings.json")
@@ -21,6 +22,8 @@ def segment(
     pictures: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures, or folders of pictures.", show_default=False)],
     classes: Annotated[str, typer.Option(metavar="A,B", help='What the pictures show: "dog,cat". Every picture is asked for all of them.')],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the results; it is made if it is not there.")],
+    method: options.Method = None,
+    weights: options.Weights = None,
     model: options.Model = "tiny",
     device: options.Device = None,
     background: Annotated[
@@ -32,11 +35,12 @@ def segment(
     ] = None,
     refiner: options.Refiner = None,
     confidence: Annotated[
-        float | None, typer.Option(metavar="0..1", help="Pixels less sure than this become 255; 0 keeps all.  [default: 0.95]")
+        float | None,
+        typer.Option(metavar="0..1", help="Pixels less sure than this become 255; 0 keeps all.  [default: 0.95 of clip-es, 0 of fma-wsss]"),
     ] = None,
     changes: options.Settings = None,
 ) -> None:
-    """Make masks of pictures from the names of what they show, with CLIP-ES.
+    """Make masks of pictures from the names of what they show.
 
     \b
     python -m kit segment dog.jpg --classes dog --out masks
@@ -66,13 +70,14 @@ def segment(
         if len(set(names)) < len(names):
             raise options.OptionError(f"--classes names a class twice: {', '.join(names)}")
         words = None if background is None else [] if background == "none" else options.listed(background, "--background")
+        method, learned = options.method_and_weights(method, weights, model)
         chosen_changes = options.chosen_settings(
-            "clip-es", changes, refiner=refiner, background=words, template=template, confidence=confidence
-        )
+            method, changes, model=model, weights=learned, refiner=refiner, background=words, template=template, confidence=confidence
+        )  # fmt: skip
         files = _pictures(pictures, out)
-        method = options.chosen_method("clip-es", model, device, chosen_changes)
-        options.check_layers(method)
-        options.check_words([method], names)
+        chosen = options.chosen_method(method, model, device, chosen_changes, weights=learned)
+        options.check_layers(chosen)
+        options.check_words([chosen], names)
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -85,7 +90,7 @@ def segment(
                 output.say(f"{path}: its results are called {name}, for {path.stem} is taken")
             try:
                 sample = Sample(load_image(path), names, id=name)
-                result = method.segment(sample)
+                result = chosen.segment(sample)
             except ImageError as error:
                 unread += 1
                 output.say(f"Error: {error}")
@@ -96,7 +101,7 @@ def segment(
                 for note in result.notes:
                     output.say(f"{path}: {note}")
                 try:
-                    _write_result(out, name, path, sample, result, method, labels)
+                    _write_result(out, name, path, sample, result, chosen, labels)
                 except (ImageError, OSError) as error:
                     unwritten += 1
                     output.say(f"Error: {path}: its results cannot be written ({error})")
@@ -153,7 +158,7 @@ def _pictures(given: list[Path], out: Path) -> dict[Path, str]:
     return names
 
 
-def _write_result(out: Path, name: str, path: Path, sample, result: "Result", method: "ClipEs", labels: dict[str, int]) -> None:
+def _write_result(out: Path, name: str, path: Path, sample, result: "Result", method: "Method", labels: dict[str, int]) -> None:
     import numpy as np
 
     from kit.images import save_image, save_mask
@@ -182,5 +187,5 @@ def _write_result(out: Path, name: str, path: Path, sample, result: "Result", me
     }
     save_mask(out / f"{name}.png", pseudo_mask)
     save_image(out / f"{name}_overlay.png", hatch(mask_overlay(sample.image, best), pseudo_mask == 255))
-    output.write_whole(out / f"{name}_maps.npz", packed.getvalue())
-    output.write_whole(out / f"{name}_settings.json", output.json_bytes(about))
+    write_whole(out / f"{name}_maps.npz", packed.getvalue())
+    write_whole(out / f"{name}_settings.json", output.json_bytes(about))

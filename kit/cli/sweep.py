@@ -31,7 +31,7 @@ def sweep(
     seeds: Annotated[
         int, typer.Option(min=1, metavar="N", help="Independent draws the images are cut into: their spread stands beside each score.")
     ] = 3,
-    method: options.Method = "clip-es",
+    method: Annotated[str, typer.Option(metavar="NAME", help="clip-es; other methods have no sweep yet.")] = "clip-es",
     model: options.Model = "tiny",
     device: options.Device = None,
     precision: options.Precision = "float32",
@@ -64,10 +64,13 @@ def sweep(
             options.check_file(option, file)
         if plot_file is not None and plot_file.suffix.lower() not in PLOT_ENDINGS:
             raise options.OptionError(f"--plot {plot_file}: expected a name that ends with {' or '.join(PLOT_ENDINGS)}")
+        options.settings_class(method)
+        if method != "clip-es":
+            raise options.OptionError(f"--method {method}: sweep is for clip-es for now; vary {method} with evaluate --set")
         values = _knobs(method, knobs)
         if refiner is not None and "refiner" in values:
             raise options.OptionError("refiner is given twice: as --knob refiner and as --refiner")
-        chosen_settings = options.chosen_settings(method, changes, refiner=refiner)
+        chosen_settings = options.chosen_settings(method, changes, model=model, data=data, refiner=refiner)
         for name in values:
             if name in chosen_settings:
                 raise options.OptionError(f"{name} is given twice: as --knob {name} and as --set {name}")

@@ -7,4 +7,6 @@ from kit.methods.result import Result
 # name -> class: made from a Clip and its Settings, of which it has a preset for each world (toy, voc, coco)
 METHODS = {"clip-es": ClipEs, "fma-wsss": FmaWsss}
 
-__all__ = ["METHODS", "ClipEs", "ClipEsSettings", "FmaWsss", "FmaWsssSettings", "Result"]
+Method = ClipEs | FmaWsss  # what they have in common is all that evaluate and generate know of them
+
+__all__ = ["METHODS", "ClipEs", "ClipEsSettings", "FmaWsss", "FmaWsssSettings", "Method", "Result"]

@@ -5,8 +5,9 @@ image -> tokens -> softmax-GradCAM of the present classes against background wor
 """
 
 import dataclasses
+import functools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -34,10 +35,16 @@ from kit.methods.settings import (
     from_plain_values,
     image_within,
     plain_values,
+    shifted_words,
     size_within,
 )
 from kit.prompt import prompts
 
+# How a table or a picture calls the stages.
+CAM_TITLES: Mapping[str, str] = MappingProxyType(
+    {"softmax": "softmax Grad-CAM", "plain": "plain Grad-CAM", "similarity": "similarity map"}
+)
+REFINER_TITLES: Mapping[str, str] = MappingProxyType({"crf": "+ CRF", "pixel-adaptive": "+ pixel-adaptive refinement", "none": ""})
 CAMS: Mapping[str, Callable[..., Tensor]] = MappingProxyType(
     {"softmax": cam.softmax_grad_cam, "plain": cam.grad_cam, "similarity": cam.similarity_cam}
 )
@@ -155,6 +162,7 @@ class ClipEs:
     """
 
     stages = ("cam", "affinity", "refined")
+    learned = None  # there is nothing to learn
     Settings = ClipEsSettings
     preset = staticmethod(preset)
 
@@ -268,6 +276,29 @@ class ClipEs:
         """A stage with its background plane, ready for a label map.   -> (1 + C, H, W)."""
         maps = result.stages[stage]
         return maps if len(maps) > len(result.names) else mask.with_background(maps[None], background=self._background)[0]
+
+    @property
+    def titles(self) -> dict[str, str]:
+        """How the stages and the siblings are called in a table."""
+        cam_title = CAM_TITLES[self.settings.cam]
+        return {
+            "plain": "plain Grad-CAM (baseline)", "cam": cam_title, "affinity": "+ affinity",
+            "refined": REFINER_TITLES[self.settings.refiner], "control": f"control: words shifted by one class ({cam_title})",
+        }  # fmt: skip
+
+    @property
+    def refiner(self) -> Callable[[np.ndarray, Tensor], Iterator[Tensor]]:
+        """The settings' refiner, which needs no model: another process may have it.   See `refined_scores`."""
+        return functools.partial(refined_scores, settings=self.settings)
+
+    def siblings(self, classes: Sequence[str]) -> dict[str, "ClipEs"]:
+        """What this method is to be compared with: plain Grad-CAM, and a control with each class's words shifted to the next."""
+        bare = {"affinity": False, "refiner": "none"}
+        shifted = shifted_words(classes, self.settings.synonyms)
+        return {
+            "plain": ClipEs(self.clip, self.settings, cam="plain", **bare),
+            "control": ClipEs(self.clip, self.settings, synonyms=shifted, **bare),
+        }
 
     def _background(self, maps: Tensor) -> Tensor:
         return mask.leftover_background(maps, power=self.settings.background_power)

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from kit.cam import masked_softmax_grad_cam
-from kit.data import DataSet, Entry
+from kit.data import DataSet
 from kit.encode import Clip, Tokens
 from kit.fit import FitError, FitStep
 from kit.last_block import last_pass
@@ -108,7 +108,7 @@ class AugmentedViews:
         chances = torch.randint(2**62, (len(indices),), generator=random).tolist()
 
         def piece(index: int, chance: int) -> tuple[Tensor, Tensor]:
-            image = _read(self.data.entries[index])
+            image = self.data.entries[index].image()
             labels = np.zeros(image.shape[:2], np.uint8) if seed is None else seed(index)
             view, cut = augmented(image, labels, crop=self.crop, scale=self.scale, random=np.random.default_rng(chance))
             return self.clip.prepare(view), torch.from_numpy(cut).long()
@@ -117,10 +117,6 @@ class AugmentedViews:
             pieces = list(pool.map(piece, indices, chances))
         pixels, seeds = zip(*pieces, strict=True)
         return torch.stack(pixels), torch.stack(seeds)
-
-
-def _read(entry: Entry) -> np.ndarray:
-    return entry.image()
 
 
 def augmented(
@@ -219,13 +215,13 @@ class ClassificationTask:
 class SegmentationTask:
     """Prompts whose maps are high on the coarse seeds and nowhere else, by the activation loss; the maps are differentiated once more.
 
-    A view asks for the classes that its piece of the seed shows; one without any teaches nothing.   Source: FMA-WSSS, released code, where
-    it is so on VOC.
+    A view asks for the classes that its piece of the seed shows; one without any teaches nothing. foreground: the weight of that term.
+    The losses grow with the maps, so that they may rise while the maps become better.   Source: FMA-WSSS, released code (on VOC; weight 1).
     """
 
-    def __init__(self, clip: Clip, context: PromptContext, views: Views, class_count: int, seed: Seed):
+    def __init__(self, clip: Clip, context: PromptContext, views: Views, class_count: int, seed: Seed, *, foreground: float = 1.0):
         self.clip, self.context, self.views, self.class_count, self.seed = clip, context, views, class_count, seed
-        self.count = views.count
+        self.count, self.foreground = views.count, foreground
 
     def parameters(self) -> Iterator[nn.Parameter]:
         return self.context.parameters()
@@ -238,4 +234,4 @@ class SegmentationTask:
             return {}
         maps = masked_softmax_grad_cam(some_images(tokens, shown.tolist()), self.context.text(self.clip), present[shown])
         foreground, background = activation_loss(maps, present[shown], seeds[shown])
-        return {"foreground": foreground, "background": background}
+        return {"foreground": self.foreground * foreground, "background": background}

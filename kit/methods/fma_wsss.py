@@ -48,6 +48,7 @@ from kit.methods.settings import (
     image_within,
     is_list,
     plain_values,
+    shifted_words,
     size_within,
 )
 from kit.prompt import POSITIONS, PromptContext, PromptError, prompts
@@ -118,6 +119,7 @@ class FmaWsssSettings:
     fine_horizon: int = 17000
     fine_warm_up: int = 500
     fine_parts: int = 1  # COCO: 2
+    fine_foreground: float = 1.0  # weight of the activation loss's foreground, where the background's is 1
     seed: int = 0
 
     refiner: ClassVar[str] = "none"  # the masks' borders are the last word
@@ -176,7 +178,7 @@ RANGES: Mapping[str, tuple] = MappingProxyType({
     "crop": (16, 1024), "batch": (1, 1024), "fine_batch": (1, 1024), "parts": (1, 1024), "fine_parts": (1, 1024),
     "rate": (1e-8, 100.0), "fine_rate": (1e-8, 100.0), "steps": (1, 1_000_000), "fine_steps": (1, 1_000_000),
     "horizon": (1, 1_000_000), "fine_horizon": (1, 1_000_000), "warm_up": (0, 1_000_000), "fine_warm_up": (0, 1_000_000),
-    "seed": (0, 2**31 - 1),
+    "fine_foreground": (0.0, 1000.0), "seed": (0, 2**31 - 1),
 })  # fmt: skip
 
 # What learned contexts depend on when they are asked: it cannot be changed afterwards.
@@ -194,8 +196,10 @@ PRESETS: Mapping[str, Mapping] = MappingProxyType({
     },
     "toy": {
         "background": tuple(word for word in words.VOC_BACKGROUND if word not in ("keyboard", "helmet", "valley")), "synonyms": {},
-        "layers": (0, 1, 2), "box_threshold": 0.2, "fine_box_threshold": 0.2, "side": 160, "proposals": SUPERPIXELS, "views": "cached",
-        "steps": 200, "horizon": 200, "warm_up": 10, "fine_steps": 100, "fine_horizon": 100, "fine_warm_up": 10, "fine_batch": 8,
+        "layers": (0, 1, 2), "box_threshold": 0.2, "fine_box_threshold": 0.2, "fine_spread": "score", "vote_power": 1.0,
+        "fine_vote_power": 1.0, "side": 160, "proposals": SUPERPIXELS, "views": "cached",
+        "rate": 1e-2, "steps": 200, "horizon": 200, "warm_up": 10,
+        "fine_rate": 3.0, "fine_steps": 100, "fine_horizon": 100, "fine_warm_up": 0, "fine_batch": 8, "fine_foreground": 4.0,
     },
 })  # fmt: skip
 
@@ -292,8 +296,10 @@ class FmaWsss:
 
     stages = ("cam", "affinity", "coarse", "fine_cam", "fine_affinity", "fine")
     titles = MappingProxyType({
+        "by hand": "hand-written prompts, coarse seeds (baseline)",
         "cam": "softmax Grad-CAM", "affinity": "+ affinity", "coarse": "+ vote of the masks: coarse seeds",
         "fine_cam": "softmax Grad-CAM, segmentation prompts", "fine_affinity": "+ affinity", "fine": "+ vote of the masks: fine seeds",
+        "control": "control: prompts shifted by one class, last seeds",
     })  # fmt: skip
     Settings = FmaWsssSettings
     preset = staticmethod(preset)
@@ -317,6 +323,7 @@ class FmaWsss:
         check_names(changes, FmaWsssSettings, TITLE)
         self.clip, self.learned, self._sam = clip, learned, sam
         self.settings = dataclasses.replace(base, **changes)
+        self._under_way: tuple[str, PromptContext, dict] | None = None  # the task that `fit` is at, its prompts, what they belong to
         if learned is not None:
             for name in ASKED:
                 if getattr(self.settings, name) != getattr(learned.settings, name):
@@ -460,9 +467,8 @@ class FmaWsss:
         by_hand = FmaWsss(self.clip, self.settings, sam=self._sam)
         if self.learned is not None:
             return {"by hand": by_hand, "control": FmaWsss(self.clip, self.settings, learned=self.learned.shifted(), sam=self._sam)}
-        following = (*classes[1:], classes[0])
-        shifted = {name: self.settings.synonyms.get(other, other) for name, other in zip(classes, following, strict=True)}
-        return {"control": FmaWsss(self.clip, self.settings, sam=self._sam, synonyms=shifted)}
+        words = shifted_words(classes, self.settings.synonyms)
+        return {"control": FmaWsss(self.clip, self.settings, sam=self._sam, synonyms=words)}
 
     def blocks(self) -> list[int]:
         """The blocks whose attention the settings ask for, counted from 0.   Raises SettingsError for blocks that are not there."""
@@ -508,6 +514,8 @@ class FmaWsss:
             raise FitError(f"expected tasks {' and '.join(TASKS)}, in this order, or one of them, got {tasks!r}")
         if tasks == TASKS[1:] and self.learned is None:
             raise FitError("segmentation prompts are learned from the classification prompts' seeds: learn these first")
+        if tasks == TASKS[1:] and self.learned.classes != data.classes:
+            raise FitError(f"the classification prompts were learned for other classes than those of {data.name}: learn both tasks")
         if world > 1 and path is None:
             raise FitError(f"expected a path, because {world} processes share the coarse seeds: give the file to be written")
         if not len(data):
@@ -524,6 +532,15 @@ class FmaWsss:
             if world > 1:
                 torch.distributed.barrier()
 
+    def so_far(self) -> "FmaWsss":
+        """A method with what a `fit` that is under way, or was left, has learned by now; this one where none is."""
+        if self._under_way is None:
+            return self
+        task, context, about = self._under_way
+        before = self.learned.contexts if self.learned is not None and task != TASKS[0] else {}
+        learned = LearnedPrompts.of(self.clip, self.settings, {**before, task: context.vectors.detach().clone()}, about)
+        return FmaWsss(self.clip, self.settings, learned=learned, sam=self._sam)
+
     def _learn(self, data: DataSet, work: Path, tasks: tuple[str, ...], about: dict, rank: int, world: int) -> Iterator[FitStep]:
         settings = self.settings
         if settings.views == "cached":
@@ -537,6 +554,8 @@ class FmaWsss:
             context = prompt_context(self.clip, settings, data.classes, TASKS[0])
             task = ClassificationTask(self.clip, context, views, labels)
             yield from self._task_steps(TASKS[0], task, work, about, rank, world)
+        else:
+            self._keep_learned(work / f"{TASKS[0]}.safetensors", about, rank, world)
         if TASKS[1] in tasks:
             coarse = FmaWsss(self.clip, settings, learned=self._only(TASKS[0]), sam=self._sam)
             yield from coarse_seeds(coarse, data, work / "seeds", rank=rank, world=world)
@@ -544,7 +563,8 @@ class FmaWsss:
                 torch.distributed.barrier()
             context = prompt_context(self.clip, settings, data.classes, TASKS[1])
             task = SegmentationTask(
-                self.clip, context, views, len(data.classes), lambda index: load_mask(_seed_file(work / "seeds", index))
+                self.clip, context, views, len(data.classes), lambda index: load_mask(_seed_file(work / "seeds", index)),
+                foreground=settings.fine_foreground,
             )  # fmt: skip
             yield from self._task_steps(TASKS[1], task, work, about, rank, world)
 
@@ -561,6 +581,7 @@ class FmaWsss:
                 getattr(settings, f"{fine}steps"), getattr(settings, f"{fine}rate"), getattr(settings, f"{fine}warm_up"),
                 horizon=getattr(settings, f"{fine}horizon"),
             )  # fmt: skip
+            self._under_way = name, task.context, about
             steps = fit(
                 task, schedule, batch=getattr(settings, f"{fine}batch"), parts=max(getattr(settings, f"{fine}parts"), world),
                 seed=settings.seed, checkpoint=work / f"{name}.way", about=about, name=name, rank=rank, world=world,
@@ -573,7 +594,17 @@ class FmaWsss:
                 torch.distributed.barrier()
         contexts, made = load_learned(file)
         check_belongs(file, made, **about)
-        self.learned = LearnedPrompts.of(self.clip, settings, {**before, **contexts}, about)
+        self.learned, self._under_way = LearnedPrompts.of(self.clip, settings, {**before, **contexts}, about), None
+
+    def _keep_learned(self, file: Path, about: dict, rank: int, world: int) -> None:
+        """Lays the classification prompts that were learned before into the work folder: seeds that lie there must be theirs."""
+        known = {**about, "fingerprint": self._only(TASKS[0]).fingerprint}
+        if file.exists():
+            check_belongs(file, load_learned(file)[1], **known)
+        elif rank == 0:
+            save_learned(file, self._only(TASKS[0]).contexts, known)
+        if world > 1:
+            torch.distributed.barrier()
 
     def _only(self, task: str) -> LearnedPrompts:
         """What was learned of one task."""

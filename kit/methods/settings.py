@@ -115,6 +115,16 @@ def competing_words(background: Sequence[str], names: Sequence[str], synonyms: M
     return [word for word in background if word not in own], own
 
 
+def shifted_words(classes: Sequence[str], words: Mapping[str, str]) -> dict[str, str]:
+    """Each class with the words of the class after it: a method that listens to its words must do badly with them.
+
+    >>> shifted_words(("cat", "dog"), {"dog": "dog hound"})
+    {'cat': 'dog hound', 'dog': 'cat'}
+    """
+    following = (*classes[1:], *classes[:1])
+    return {name: words.get(other, other) for name, other in zip(classes, following, strict=True)}
+
+
 def size_within(size: tuple[int, int], limit: int) -> tuple[int, int]:
     """The size of a picture whose longer side is at most the limit.   (H, W) -> (H, W)."""
     longest = max(size)
