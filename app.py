@@ -20,6 +20,8 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
         default="tiny",
         help="tiny (built in), ARCH:TAG such as ViT-B-16-quickgelu:openai, ARCH:FILE, or ARCH:random (default: %(default)s)",
     )
+    parser.add_argument("--weights", metavar="FILE", help="prompts that python -m kit fit has learned (default: those of the kit)")
+    parser.add_argument("--sam", metavar="NAME", help="a SAM that makes the masks, such as facebook/sam-vit-base (default: superpixels)")
     parser.add_argument("--device", help="cpu, cuda or mps (default: cuda where there is one, else cpu)")
     parser.add_argument("--host", help="address to listen on (default: GRADIO_SERVER_NAME, else 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port from 1 to 65535 (default: GRADIO_SERVER_PORT, else the first free one from 7860)")
@@ -35,15 +37,20 @@ def main(arguments: list[str] | None = None) -> None:
     import torch  # after the options, because a typing mistake need not wait for it
 
     from kit.encode import Clip, ClipError
+    from kit.propose import ProposalError, Sam
     from kit.ui import frame
+    from kit.ui.masks import Missing
 
     try:
         clip = Clip.load(chosen.model, device=chosen.device)
         if clip.is_tiny:
             torch.set_num_threads(1)  # its arrays are small: more threads wait for each other
-        demo, _ = frame.build(clip)
+        sam = Sam.load(chosen.sam, device=clip.device) if chosen.sam else None
+        demo, pages = frame.build(clip, chosen.weights, sam)
+        if chosen.weights and isinstance(missing := pages["Explore"].studio.learned, Missing):
+            refused(str(missing))  # the rest works
         demo.launch(server_name=chosen.host, server_port=chosen.port, share=chosen.share, **frame.LAUNCH)
-    except (ClipError, OSError) as error:
+    except (ClipError, ProposalError, OSError) as error:
         sys.exit(refused(str(error)))
 
 

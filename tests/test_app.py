@@ -118,7 +118,9 @@ def test_suggest_gives_every_name_a_probability(client, picture):
 
 def test_only_the_doors_are_public(client):
     described = client.view_api(return_format="dict")["named_endpoints"]
-    assert set(described) == {"/segment", "/draw_scene", "/suggest", "/templates", "/words", "/background_words", "/batch"}
+    assert set(described) == {
+        "/segment", "/fma_segment", "/draw_scene", "/suggest", "/templates", "/words", "/background_words", "/learn", "/batch",
+    }  # fmt: skip
 
 
 # Mistakes

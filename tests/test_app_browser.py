@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from kit.data import toy_samples
+from kit.methods import FmaWsss
 
 CHROMIUM = "/usr/bin/chromium"
 playwright = pytest.importorskip("playwright.sync_api", reason="the browser test needs playwright")
@@ -127,6 +128,76 @@ def test_stop_in_the_browser_keeps_the_rows(browser, server):
     nothing_is_wrong(page, server)
 
 
+def test_masks_tell_their_votes(browser, server, tmp_path):
+    """The other method: its strip, a region that is pointed at, and back to CLIP-ES with everything in its place."""
+    page = visit(browser, server, 1280, 900)
+    before, calls = mask(page), server.clip.calls
+    page.get_by_label("CLIP + SAM (FMA-WSSS)").check()
+    page.locator(".kit-regions path").first.wait_for(timeout=30_000)
+    assert page.locator(".kit-eight figure").count() == 8 and not page.locator(".kit-strip figure", has_text="Pseudo mask").is_visible()
+    wholes = page.locator(".kit-regions path").count()
+    page.get_by_label("part of a part").check()
+    page.wait_for_function("before => document.querySelectorAll('.kit-regions path').length > before", arg=wholes)
+    region = page.locator(".kit-regions g").last  # the smallest, above all others
+    assert not region.locator("text").is_visible()
+    region.locator("path").hover(force=True)
+    region.locator("text").wait_for()
+    assert region.locator("text").text_content().startswith("part of a part: ")
+
+    seeds = page.locator(".kit-eight figure", has_text="Coarse seeds").locator("img").get_attribute("src")
+    page.locator("button.label-wrap", has_text="Map and vote").click()
+    page.get_by_label("number input for Vote: background power").fill("3")
+    page.get_by_label("number input for Vote: background power").press("Enter")
+    page.wait_for_function("old => ![...document.querySelectorAll('.kit-eight img')].some(image => image.src === old)", arg=seeds)
+    assert server.clip.calls == calls  # the picture was encoded already
+    page.get_by_role("tab", name="Coarse against fine").click()
+    page.screenshot(path=tmp_path / "masks.png")
+    page.get_by_label("CLIP-ES", exact=True).check()
+    page.locator(".kit-strip figure", has_text="Pseudo mask").wait_for()
+    refined(page)
+    assert mask(page) == before
+    nothing_is_wrong(page, server)
+
+
+def test_learn(browser, server, tmp_path):
+    """From Start over what can be watched to Stop, the judgement, the file, and what was learned at work in Explore."""
+    page = visit(browser, server, 1280, 900)
+    page.get_by_role("tab", name="Learn").click()
+    start, stop = (page.get_by_role("button", name=name, exact=True).locator("visible=true") for name in ("Start", "Stop"))
+    page.get_by_label("number input for Steps").fill("900")
+    page.get_by_label("number input for Steps").press("Enter")
+    page.get_by_label("number input for Scenes to judge by").fill("4")
+    page.get_by_label("number input for Scenes to judge by").press("Enter")
+    start.click()
+    page.get_by_text("Part 3 of 3").wait_for(timeout=60_000)
+    watched = page.locator(".kit-watch img")
+    watched.first.wait_for(timeout=30_000)
+    first = watched.nth(1).get_attribute("src")
+    page.wait_for_function("old => document.querySelectorAll('.kit-watch img')[1].src !== old", arg=first, timeout=30_000)
+    assert page.locator(".kit-curve polyline").count() == 2 and page.locator(".kit-said span").count() == 16
+    start.click()
+    page.get_by_text("you are learning already").wait_for()
+
+    page.get_by_role("tab", name="Explore").click()  # which stays usable meanwhile
+    before = mask(page)
+    page.locator(".kit-gallery button").nth(2).click()
+    page.wait_for_function("old => ![...document.querySelectorAll('.kit-strip img')].some(image => image.src === old)", arg=before)
+    page.get_by_role("tab", name="Learn").click()
+    stop.click()
+    page.get_by_text("Stopped after").wait_for(timeout=30_000)
+    page.get_by_text("Over 4 scenes of the val split").wait_for(timeout=60_000)
+    with page.expect_download() as download:
+        page.get_by_text("Save the prompts").click()
+    assert len(FmaWsss.load(download.value.path(), server.clip).learned.classes) == 20
+    page.screenshot(path=tmp_path / "learned.png", full_page=True)
+
+    page.get_by_role("button", name="Use in Explore", exact=True).locator("visible=true").click()
+    page.locator(".kit-eight figure", has_text="Coarse seeds").wait_for(timeout=30_000)
+    assert page.get_by_label("learned here, on the Learn page").is_checked()
+    assert page.locator(".kit-eight figure", has_text="Fine seeds").count() == 0  # these were not learned
+    nothing_is_wrong(page, server)
+
+
 def test_batch(browser, server, tmp_path):
     """Start, Stop, the zip of what is done; a second Start while it runs gets one sentence; with the model's own suggestions to the end."""
     files = []
@@ -149,9 +220,10 @@ def test_batch(browser, server, tmp_path):
     classes.press("Tab")  # closes the list
     start.click()
     page.locator(".kit-latest img").first.wait_for(timeout=30_000)
-    start.click()
-    page.get_by_text("your batch is still running").wait_for()
-    stop.click()
+    with server.page.studio.lock:  # no further picture meanwhile, however slow the browser is
+        start.click()
+        page.get_by_text("your batch is still running").wait_for()
+        stop.click()
     page.get_by_text("Stopped after").wait_for()
     assert page.locator(".kit-rows td", has_text="not done").count() > 0
     with page.expect_download() as download:
@@ -222,6 +294,11 @@ def test_it_fits_on_a_phone(browser, server):
     page.get_by_role("button", name="Measure", exact=True).click()
     page.locator(".kit-scatter, .kit-table .virtual-row").first.wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    page.get_by_role("tab", name="Batch").click()
-    page.get_by_role("button", name="Start", exact=True).wait_for()
+    for tab in ("Batch", "Learn"):
+        page.get_by_role("tab", name=tab).click()
+        page.get_by_role("button", name="Start", exact=True).locator("visible=true").wait_for()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.get_by_role("tab", name="Explore").click()
+    page.get_by_label("CLIP + SAM (FMA-WSSS)").check()
+    page.locator(".kit-regions path").first.wait_for(timeout=30_000)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -2,6 +2,7 @@
 
 from kit.ui.batch import Batch
 from kit.ui.explore import Explore
+from kit.ui.learn import Learn
 from kit.ui.prompts import Prompts
 
-PAGES = {"Explore": Explore, "Prompts": Prompts, "Batch": Batch}  # title of the tab -> page, in order
+PAGES = {"Explore": Explore, "Prompts": Prompts, "Learn": Learn, "Batch": Batch}  # title of the tab -> page, in order

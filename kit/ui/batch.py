@@ -201,7 +201,7 @@ class Batch:
     def _settings_told(self, settings: ClipEsSettings) -> str:
         changes = differences(settings, dataclasses.replace(self.studio.preset, synonyms=self.studio.prompt_words), self.clip.layer_count)
         told = "; ".join(changes) if changes else "those the model comes with"
-        return f"<p>Settings, as in Explore: {html.escape(told)}.</p>"
+        return f"<p>CLIP-ES with the settings of Explore: {html.escape(told)}.</p>"
 
     def _notes(self, job: Job) -> str:
         strange = dict.fromkeys(word for row in job.rows.values() for name in row.classes for word in self.clip.unknown_words(name))

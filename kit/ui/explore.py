@@ -1,4 +1,6 @@
-"""Explore: a picture, its classes and every knob of CLIP-ES, redrawn while a slider moves; the refiner follows behind."""
+"""Explore: a picture, its classes and every knob of CLIP-ES, redrawn while a slider moves; the refiner follows behind. FMA-WSSS, the other
+method for the same picture and classes, is in masks.py.
+"""
 
 import json
 from collections.abc import Iterator
@@ -17,6 +19,8 @@ from kit.methods.clip_es import RANGES, REFINERS
 from kit.prompt import prompts
 from kit.toy import PLACES
 from kit.ui import ask, figures
+from kit.ui.masks import TITLE as FMA_WSSS
+from kit.ui.masks import Masks, asked_method, download_buttons
 from kit.ui.session import PRIVATE, QUIET, Look, Refused, Studio, View, friendly, results_folder
 from kit.words import SYNONYMS, VOC_BACKGROUND, VOC_CLASSES
 
@@ -26,6 +30,7 @@ COUNTERFACTUALS = (
     ("A cow on the sea", ("cow",), "sea", 3),
     ("A sofa in the forest", ("sofa",), "forest", 1),
 )
+CLIP_ES = "CLIP-ES"
 NEAREST = 6  # words shown for a patch
 STAGES = ("Picture", "CAM", "After affinity", "After refiner", "Pseudo mask", "Truth")
 KNOBS = (
@@ -51,15 +56,28 @@ class Explore:
     def __init__(self, studio: Studio, demo: gr.Blocks):
         self.studio, self.clip, self.preset = studio, studio.clip, studio.preset
         self.controls: dict[str, gr.components.Component] = {}
+        self.masks = Masks(studio)
         self.key, self.hidden = gr.State(""), gr.State({})
         with gr.Row(elem_classes="kit-page"):
             with gr.Column(scale=1, min_width=300, elem_classes="kit-panel"):
                 self._lay_out_picture()
-                self._lay_out_words()
-                self._lay_out_knobs()
-                self._lay_out_files()
+                self.method = gr.Radio([CLIP_ES, FMA_WSSS], value=CLIP_ES, label="Method")
+                self._lay_out_classes()
+                with gr.Column() as self.own_knobs:
+                    self._lay_out_words()
+                    self._lay_out_knobs()
+                with gr.Column(visible=False) as self.mask_knobs:
+                    self.masks.lay_out_knobs()
+                self._lay_out_look()
+                with gr.Column() as self.own_files:
+                    self._lay_out_files()
             with gr.Column(scale=3, min_width=300):
-                self._lay_out_result()
+                # no radio: that would refuse a name that has just gone, before the page has heard of the new classes
+                self.controls["shown"] = gr.Dropdown([], label="Show the heat of", allow_custom_value=True, elem_classes="kit-shown")
+                with gr.Column() as self.own_result:
+                    self._lay_out_result()
+                with gr.Column(visible=False) as self.mask_result:
+                    self.masks.lay_out_result()
         self._connect(demo)
         self._publish()
 
@@ -90,9 +108,8 @@ class Explore:
         with gr.Accordion("Your own photo", open=False):
             self.photo = photo_input("Photo", sources=["upload", "clipboard", "webcam"], height=190)
 
-    def _lay_out_words(self) -> None:
-        add, preset = self.controls, self.preset
-        add["classes"] = gr.Dropdown(
+    def _lay_out_classes(self) -> None:
+        self.controls["classes"] = gr.Dropdown(
             list(self.studio.vocabulary),
             multiselect=True,
             allow_custom_value=True,
@@ -102,6 +119,9 @@ class Explore:
         )
         self.suggest_button = gr.Button("Suggest classes", size="sm")
         self.suggestions = gr.HTML(visible=False)
+
+    def _lay_out_words(self) -> None:
+        add, preset = self.controls, self.preset
         with gr.Accordion("Words", open=False):
             add["template"] = gr.Dropdown(
                 ask.templates_for(self.clip),
@@ -153,23 +173,20 @@ class Explore:
             slider("bilateral_xy", "CRF: reach in pixels", 1)
             slider("bilateral_rgb", "CRF: reach in colour", 0.5)
             slider("bilateral_weight", "CRF: weight", 0.5)
+
+    def _lay_out_look(self) -> None:
         with gr.Accordion("Look", open=False):
-            add["opacity"] = gr.Slider(0, 1, 0.6, step=0.05, label="Opacity")
-            add["colour_map"] = gr.Dropdown(list(show.COLOUR_MAPS), value="turbo", label="Colours of heat")
+            self.controls["opacity"] = gr.Slider(0, 1, 0.6, step=0.05, label="Opacity")
+            self.controls["colour_map"] = gr.Dropdown(list(show.COLOUR_MAPS), value="turbo", label="Colours of heat")
 
     def _lay_out_files(self) -> None:
         with gr.Accordion("Keep and restore", open=False):
             self.files_button = gr.Button("Make the files", size="sm")
             with gr.Row():
-                self.files = [
-                    gr.DownloadButton(label, visible=False, size="sm", min_width=100)
-                    for label in ("Mask PNG", "Overlay PNG", "Maps npz", "Settings JSON")
-                ]
+                self.files = download_buttons()
             self.restore = gr.UploadButton("Load settings from JSON", file_types=[".json"], size="sm")
 
     def _lay_out_result(self) -> None:
-        # no radio: that would refuse a name that has just gone, before the page has heard of the new classes
-        self.controls["shown"] = gr.Dropdown([], label="Show the heat of", allow_custom_value=True, elem_classes="kit-shown")
         self.strip = gr.HTML()
         self.notes = gr.HTML(elem_classes="kit-notes")
         with gr.Tabs():
@@ -221,6 +238,7 @@ class Explore:
         # A drop-down says nothing by `input` of a word that was typed; `change` also comes when the page itself sets it, and `redraw` knows
         live = [part.change if isinstance(part, gr.Dropdown) else part.input for name, part in self.controls.items() if name != "classes"]
         self._followed(gr.on(live, friendly(self.redraw), *self._redraw_ends(), trigger_mode="always_last", **QUIET))
+        self._connect_masks()
 
         gr.on(
             [self.left.input, self.right.input],
@@ -238,9 +256,39 @@ class Explore:
         )
         self.files_button.click(friendly(self.make_files), [self.controls["opacity"]], self.files, **PRIVATE)
 
+    def _connect_masks(self) -> None:
+        """The other method's events: its own knobs, and what it shares with CLIP-ES."""
+        masks, (opacity, colour_map, shown) = self.masks, (self.controls[name] for name in ("opacity", "colour_map", "shown"))
+        self.redrawn(self.method.change(friendly(self.choose_method), self.method, [*self._panes(), *self._mask_panes()], **QUIET))
+        own = [part.input for part in masks.controls.values()]
+        live = gr.on([opacity.input, colour_map.change, shown.change, *own], friendly(self.redraw_masks), *self._mask_ends(),
+                     trigger_mode="always_last", **QUIET)  # fmt: skip
+        self._masks_followed(live)
+        layer = [self.key, masks.level, masks.voted]
+        gr.on([masks.level.input, masks.voted.input], friendly(self.mask_layer), layer, masks.regions, **QUIET)
+        gr.on([masks.left.input, masks.right.input], friendly(self.compare_masks), [masks.left, masks.right], masks.slider, **QUIET)
+        masks.files_button.click(friendly(self.make_mask_files), opacity, masks.files, **PRIVATE)
+
     def redrawn(self, event) -> None:
-        """After an event that has set the controls: the answer, and then the refiner."""
+        """After an event that has set the controls: the answer, and then the refiner; and that of the other method, if it is chosen."""
         self._followed(event.success(friendly(self.redraw), *self._redraw_ends(), trigger_mode="always_last", **QUIET))
+        self._masks_followed(event.success(friendly(self.redraw_masks), *self._mask_ends(), trigger_mode="always_last", **QUIET))
+
+    def _panes(self) -> list[gr.Column]:
+        return [self.own_knobs, self.own_files, self.own_result]
+
+    def _mask_panes(self) -> list[gr.Column]:
+        return [self.mask_knobs, self.mask_result]
+
+    def _mask_ends(self) -> tuple[list, list]:
+        look = [self.controls[name] for name in ("opacity", "colour_map", "shown")]
+        asked = [self.method, self.key, self.controls["classes"], *look, *self.masks.controls.values()]
+        return asked, [self.masks.strip, self.masks.notes]
+
+    def _masks_followed(self, redraw) -> None:
+        masks = self.masks
+        asked = [self.method, self.key, masks.level, masks.voted, masks.left, masks.right]
+        redraw.success(friendly(self.closer), asked, [masks.regions, masks.slider, masks.heats], trigger_mode="always_last", **QUIET)
 
     def _redraw_ends(self) -> tuple[list, list]:
         return [self.key, self.hidden, *self.controls.values()], [self.strip, self.heats, self.notes]
@@ -248,7 +296,8 @@ class Explore:
     def _followed(self, redraw) -> None:
         # A refiner whose view is out of date stops by itself. Gradio's `cancels` may ask before it knows what to cancel: an error 422
         slow = [self.strip, self.notes, self.slider, self.legend]
-        redraw.then(friendly(self.refine), [self.left, self.right], slow, trigger_mode="multiple", concurrency_limit=2, **QUIET)
+        asked = [self.left, self.right, self.method]
+        redraw.then(friendly(self.refine), asked, slow, trigger_mode="multiple", concurrency_limit=2, **QUIET)
 
     def _publish(self) -> None:
         """The doors for programs: hidden components give them typed inputs."""
@@ -264,6 +313,9 @@ class Explore:
             button = gr.Button()
         button.click(
             friendly(self.api_segment), [picture, names, settings], [mask, overlay, report], api_name="segment", concurrency_limit=2
+        )
+        button.click(
+            friendly(self.api_fma_segment), [picture, names, settings], [mask, overlay, report], api_name="fma_segment", concurrency_limit=2
         )
         button.click(friendly(self.api_draw_scene), [objects, place, seed], [overlay, mask, report], api_name="draw_scene")
         button.click(friendly(self.api_suggest), [picture, template], report, api_name="suggest")
@@ -339,11 +391,11 @@ class Explore:
         self.studio.show(visitor, view)
         return figures.strip(view), figures.class_heats(view), figures.notes(view)
 
-    def refine(self, request: gr.Request, left: str, right: str) -> Iterator:
+    def refine(self, request: gr.Request, left: str, right: str, method: str = CLIP_ES) -> Iterator:
         """The refiner, an iteration at a time; given up as soon as the visitor looks at something else."""
         visitor = request.session_hash
         view = self.studio.view(visitor)
-        if not self.studio.claim(visitor, view):
+        if method != CLIP_ES or not self.studio.claim(visitor, view):
             yield [gr.skip()] * 4
             return
         if not view.done:
@@ -402,22 +454,38 @@ class Explore:
             + figures.bars(figures.class_shares(words, near), top=NEAREST)
         )
 
+    # The other method
+
+    def choose_method(self, method: str):
+        if method not in (CLIP_ES, FMA_WSSS):
+            raise Refused(f"expected a method out of {CLIP_ES}, {FMA_WSSS}, got {method!r}"[:200])
+        own = method == CLIP_ES
+        return [gr.Column(visible=own) for _ in self._panes()] + [gr.Column(visible=not own) for _ in self._mask_panes()]
+
+    def redraw_masks(
+        self, request: gr.Request, method: str, key: str, names: list[str], opacity: float, colour_map: str, shown: str, *asked
+    ) -> Iterator:
+        if method != FMA_WSSS:
+            yield [gr.skip()] * 2
+            return
+        yield from self.masks.redraw(request.session_hash, key, names, Look(opacity, colour_map, shown or ""), *asked)
+
+    def closer(self, request: gr.Request, method: str, *asked):
+        return self.masks.closer(request.session_hash, *asked) if method == FMA_WSSS else [gr.skip()] * 3
+
+    def mask_layer(self, request: gr.Request, key: str, level: int, voted: str) -> str:
+        return self.masks.layer(request.session_hash, key, level, voted)
+
+    def compare_masks(self, request: gr.Request, left: str, right: str):
+        return self.masks.compare(request.session_hash, left, right)
+
+    def make_mask_files(self, request: gr.Request, opacity: float):
+        return written(replace(self.masks.view(request.session_hash), look=Look(opacity)))
+
     # Files
 
     def make_files(self, request: gr.Request, opacity: float):
-        view = replace(self.studio.view(request.session_hash), look=Look(opacity))
-        folder = results_folder()
-        mask, overlay = write_pictures(view, folder)
-        maps = {f"stage_{stage}": values.cpu().numpy() for stage, values in view.result.stages.items()}
-        np.savez_compressed(
-            folder / "maps.npz",
-            names=np.array(view.sample.names),
-            labels=view.result.labels.cpu().numpy(),
-            confidence=view.result.confidence.cpu().numpy(),
-            **maps,
-        )
-        (folder / "settings.json").write_text(json.dumps({"classes": list(view.sample.names), **view.result.settings}, indent=2))
-        return [gr.DownloadButton(value=str(path), visible=True) for path in (mask, overlay, folder / "maps.npz", folder / "settings.json")]
+        return written(replace(self.studio.view(request.session_hash), look=Look(opacity)))
 
     def restored(self, path: str, names: list[str]):
         """A settings file's values in their controls; what has no control is kept aside."""
@@ -447,6 +515,28 @@ class Explore:
         report = {"scores": result.scores, "prompts": result.prompts, "labels": figures.palette_ids(sample.names)}
         report |= {"uncertain": float(figures.unsure(view).mean()), "notes": [*result.notes, *figures.unknown_notes(view)]}
         report |= {"seconds": result.seconds, "settings": result.settings}
+        return str(mask), str(overlay), report
+
+    def api_fma_segment(self, image: str, classes: list[str], settings: dict | None):
+        """Segment a picture by FMA-WSSS with the prompts that the app was started with: the classes that it shows (out of those the
+        prompts were learned for), and any of FMA-WSSS's settings ({} for those of the learning).
+
+        -> mask (palette PNG, 255 = unsure), overlay (PNG), report (JSON: scores, notes, settings, who made the masks that voted and how
+        many there are, the number of each class).
+        """
+        method = asked_method(self.studio, settings)
+        if not image:
+            raise Refused("expected a picture, got none")
+        sample = Sample(ask.photo(image, ask.MAX_PIXELS), ask.asked_classes(classes or []))
+        proposals = method.proposals(method.working_image(sample.image))
+        with self.studio.lock:
+            tokens = method.encode(sample.image)
+            result = method.segment(sample, tokens=tokens, proposals=proposals)
+        view = View(sample, method, tokens, result, Look(), done=True)
+        mask, overlay = write_pictures(view, results_folder())
+        report = {"scores": result.scores, "prompts": result.prompts, "labels": figures.palette_ids(sample.names)}
+        report |= {"masks": {"by": proposals.source, "count": len(proposals)}, "notes": list(result.notes)}
+        report |= {"uncertain": float(figures.unsure(view).mean()), "seconds": result.seconds, "settings": result.settings}
         return str(mask), str(overlay), report
 
     def api_draw_scene(self, objects: list[str], place: str, seed: float):
@@ -488,6 +578,22 @@ def compared(view: View, left: str, right: str) -> tuple[np.ndarray, np.ndarray]
     """Two stages for the slider; a stage that is switched off, or a truth nobody knows, shows the picture."""
     drawn = {title if title in STAGES else "After refiner": picture for title, picture in figures.stage_pictures(view).items()}
     return tuple(drawn.get(side, drawn["Picture"])() for side in (left, right))
+
+
+def written(view: View) -> list[gr.DownloadButton]:
+    """A view's four files, ready to be downloaded."""
+    folder = results_folder()
+    mask, overlay = write_pictures(view, folder)
+    maps = {f"stage_{stage}": values.cpu().numpy() for stage, values in view.result.stages.items()}
+    np.savez_compressed(
+        folder / "maps.npz",
+        names=np.array(view.sample.names),
+        labels=view.result.labels.cpu().numpy(),
+        confidence=view.result.confidence.cpu().numpy(),
+        **maps,
+    )
+    (folder / "settings.json").write_text(json.dumps({"classes": list(view.sample.names), **view.result.settings}, indent=2))
+    return [gr.DownloadButton(value=str(path), visible=True) for path in (mask, overlay, folder / "maps.npz", folder / "settings.json")]
 
 
 def write_pictures(view: View, folder: Path) -> tuple[Path, Path]:

@@ -218,7 +218,7 @@ def opened(view: View) -> str:
     names = html.escape(", ".join(view.sample.names))
     url = packed(view, "Picture", lambda: view.sample.image)
     sentence = (
-        f"Open in Explore: {names}. The settings of Explore hold here too, without the refiner; nothing here encodes the picture again."
+        f"Open in Explore: {names}. The settings of CLIP-ES there hold here too, without the refiner; nothing encodes the picture again."
     )
     warned = "".join(f'<p class="kit-warn">{html.escape(note)}</p>' for note in photo_notes(view))
     picture = f'<img src="{url}" alt="the picture open in Explore: {names}">'
@@ -251,6 +251,45 @@ def scatter(points: Mapping[str, tuple[float, float]], *, x_title: str, y_title:
     parts.append(f'<text x="{(width + left) / 2}" y="{height - 6}" text-anchor="middle">{html.escape(x_title)}</text>')
     parts.append(f'<text transform="translate(12 {middle}) rotate(-90)" text-anchor="middle">{html.escape(y_title)}</text>')
     return f'<svg class="kit-scatter" viewBox="0 0 {width} {height}" role="img" aria-label="{html.escape(summary)}">{"".join(parts)}</svg>'
+
+
+def curve(values: Sequence[float], *, steps: int, title: str) -> str:
+    """A loss over its steps, as it falls: each value thin, the mean of the last tenth bold; the axis runs to the last step.
+
+    values: those of steps 1, 2, ...; steps: how many there will be.
+    """
+    width, height, left, bottom, edge = 560, 220, 58, 36, 12
+    window = max(1, len(values) // 10)
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    ends = np.arange(1, len(values) + 1)
+    smooth = (sums[ends] - sums[np.maximum(ends - window, 0)]) / np.minimum(ends, window)
+    low, high = min(values), max(values)
+    room = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
+
+    def place(step: float, value: float) -> tuple[float, float]:
+        up = (value - low + room) / (high - low + 2 * room)
+        return left + (step - 1) / max(1, steps - 1) * (width - left - edge), height - bottom - up * (height - bottom - edge)
+
+    def line(points: Sequence[float], name: str) -> str:
+        kept = sorted({*range(0, len(points), max(1, len(points) // 300)), len(points) - 1})
+        placed = " ".join("{:.1f},{:.1f}".format(*place(index + 1, points[index])) for index in kept)
+        return f'<polyline class="{name}" points="{placed}"/>'
+
+    parts = []
+    for value in np.linspace(low, high, 4):
+        down = place(1, value)[1]
+        parts.append(f'<line x1="{left}" x2="{width - edge}" y1="{down:.1f}" y2="{down:.1f}"/>')
+        parts.append(f'<text x="{left - 6}" y="{down + 4:.1f}" text-anchor="end">{value:.3g}</text>')
+    for step in dict.fromkeys((1, max(1, steps // 2), steps)):
+        parts.append(f'<text x="{place(step, low)[0]:.1f}" y="{height - bottom + 15}" text-anchor="middle">{step}</text>')
+    across, down = place(len(values), smooth[-1])
+    parts += [line(values, "kit-each"), line(smooth, "kit-mean"), f'<circle cx="{across:.1f}" cy="{down:.1f}" r="4"/>']
+    parts.append(f'<text x="{(width + left) / 2}" y="{height - 4}" text-anchor="middle">step</text>')
+    summary = html.escape(f"{title}: {values[0]:.3g} at step 1, {smooth[-1]:.3g} at step {len(values)} of {steps}")
+    return (
+        f'<figure class="kit-curve"><svg class="kit-scatter" viewBox="0 0 {width} {height}" role="img" aria-label="{summary}">'
+        f"{''.join(parts)}</svg><figcaption><b>{html.escape(title)}</b><span>{smooth[-1]:.3g}</span></figcaption></figure>"
+    )
 
 
 def word_bars(similarities: Mapping[str, float], marks: Mapping[str, str]) -> str:

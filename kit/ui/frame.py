@@ -5,8 +5,10 @@ import html
 import gradio as gr
 
 from kit.encode import Clip
+from kit.propose import Sam
 from kit.ui import PAGES
 from kit.ui.bundle import PACKED_BYTES
+from kit.ui.masks import known_prompts
 from kit.ui.session import Studio
 
 TITLE = "From words to masks"
@@ -24,7 +26,7 @@ THEME = gr.themes.Soft(
 
 CSS = """
 /* clip: with hidden, the panel would not stick */
-.gradio-container { max-width: 1480px !important; margin: 0 auto; overflow: clip !important; }
+.gradio-container { max-width: min(1480px, 100vw) !important; margin: 0 auto; overflow: clip !important; }
 .kit-head { display: flex; flex-wrap: wrap; gap: 4px 14px; align-items: baseline; }
 .kit-head h1 { font-size: 1.35rem; font-weight: 650; margin: 0; }
 .kit-head p { margin: 0; color: var(--body-text-color-subdued); }
@@ -62,10 +64,33 @@ CSS = """
 .kit-scatter line { stroke: currentColor; stroke-opacity: .25; }
 .kit-scatter circle { fill: var(--color-accent); fill-opacity: .75; stroke: var(--body-background-fill); }
 .kit-scatter circle:hover { fill-opacity: 1; stroke: currentColor; stroke-width: 2; }
+.kit-eight { grid-template-columns: repeat(4, minmax(0, 1fr)); }
+.kit-eight img, .kit-eight .kit-empty { height: auto; }
+.kit-eight .kit-empty { aspect-ratio: 1; }
+.kit-regions { margin: 0; max-width: 620px; }
+.kit-regions svg { width: 100%; height: auto; max-height: 74vh; color: var(--body-text-color); }
+.kit-regions path {
+  fill: #fff; fill-opacity: 0; fill-rule: evenodd; pointer-events: all;
+  stroke: #fff; stroke-opacity: .75; stroke-width: 1; vector-effect: non-scaling-stroke;
+}
+.kit-regions path[style] { fill-opacity: .5; }
+.kit-regions text { display: none; fill: currentColor; font-weight: 600; }
+.kit-regions g:hover path { fill-opacity: .8; stroke: #000; stroke-opacity: 1; stroke-width: 2; }
+.kit-regions g:hover text { display: inline; }
+.kit-regions figcaption { display: flex; flex-wrap: wrap; gap: 0 8px; font-size: .84rem; }
+.kit-regions figcaption span, .kit-curve figcaption span { color: var(--body-text-color-subdued); }
+.kit-curve { margin: 0; min-width: 0; }
+.kit-curve figcaption { display: flex; gap: 0 8px; font-size: .84rem; }
+.kit-curve polyline { fill: none; stroke: var(--color-accent); }
+.kit-curve .kit-each { stroke-opacity: .35; }
+.kit-curve .kit-mean { stroke-width: 2.5; }
+.kit-said { display: flex; flex-wrap: wrap; gap: 3px 6px; font-size: .86rem; }
+.kit-said span { padding: 0 7px; border: 1px solid var(--border-color-primary); border-radius: 99px; white-space: nowrap; }
 .kit-fine { margin: 0; font-size: .82rem; line-height: 1.4; color: var(--body-text-color-subdued); }
 .kit-rows { max-height: 420px; overflow: auto; contain: inline-size; border: 1px solid var(--border-color-primary); border-radius: 8px; }
 .kit-rows table { width: 100%; border: 0 !important; border-collapse: collapse; font-size: .84rem; line-height: 1.35; }
 .kit-rows th { position: sticky; top: 0; text-align: left; white-space: nowrap; background: var(--background-fill-secondary); }
+.kit-rows tr { border: 0 !important; }
 .kit-rows th, .kit-rows td { padding: 3px 8px; border: 0 !important; border-bottom: 1px solid var(--border-color-primary) !important; }
 .kit-rows td { min-width: 7em; overflow-wrap: anywhere; }
 .kit-rows td:first-child { min-width: 11em; }
@@ -73,6 +98,7 @@ CSS = """
 .kit-latest { grid-template-columns: repeat(6, minmax(0, 1fr)); }
 .kit-latest b { overflow-wrap: anywhere; }
 .kit-notes { font-size: .88rem; line-height: 1.5; }
+.kit-notes pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 .kit-notes ul { margin: 0; padding-left: 1.1em; list-style: disc; }
 .kit-notes .kit-warn { border-left: 3px solid #d97706; padding-left: 8px; margin: 2px 0; }
 .kit-seconds { color: var(--body-text-color-subdued); }
@@ -104,16 +130,22 @@ figcaption meter { width: 70px; }
   .kit-table { max-width: calc(100vw - 64px); }
   .kit-words li { grid-template-columns: minmax(0, 1fr) minmax(60px, 1fr) 4.5em !important; }
   .kit-words .kit-mark { grid-column: 1 / -1; }
-  .kit-strip { grid-template-columns: repeat(2, minmax(0, 1fr)); }
+  .kit-strip, .kit-eight { grid-template-columns: repeat(2, minmax(0, 1fr)); }
   .kit-strip img, .kit-strip .kit-empty { height: 170px; }
+  .kit-eight img, .kit-eight .kit-empty { height: auto; }
+  .kit-watch { grid-template-columns: repeat(3, minmax(0, 1fr)); }
+  .kit-watch img { height: auto; }
   .kit-latest { grid-template-columns: repeat(3, minmax(0, 1fr)); }
 }
 """
 
 
-def build(clip: Clip) -> tuple[gr.Blocks, dict]:
-    """The whole app around one CLIP, ready to be launched with `LAUNCH`, and its pages by title."""
-    studio = Studio(clip)
+def build(clip: Clip, weights: str | None = None, sam: Sam | None = None) -> tuple[gr.Blocks, dict]:
+    """The whole app around one CLIP, ready to be launched with `LAUNCH`, and its pages by title.
+
+    weights: a file of learned prompts (None: those that the kit brings); sam: who makes the masks, if not superpixels.
+    """
+    studio = Studio(clip, learned=known_prompts(clip, weights), sam=sam)
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=KEEP_FILES) as demo:
         gr.HTML(header(clip))
         pages, tab_of = {}, {}
@@ -121,7 +153,7 @@ def build(clip: Clip) -> tuple[gr.Blocks, dict]:
             for title, page in PAGES.items():
                 with gr.Tab(title, id=title) as tab_of[title]:
                     pages[title] = page(studio, demo)
-        for title in ("Prompts", "Batch"):
+        for title in ("Prompts", "Learn", "Batch"):
             pages[title].join(pages["Explore"], tabs, tab_of[title])
 
         def leave(request: gr.Request) -> None:

@@ -21,10 +21,13 @@ from gradio.utils import get_upload_folder
 
 from kit.data import Sample, toy_samples
 from kit.encode import Clip, ClipError, Tokens
+from kit.fit import FitError
 from kit.images import ImageError
-from kit.methods import ClipEs, ClipEsSettings, Result
-from kit.methods.clip_es import SettingsError
+from kit.learned import LearnedError
+from kit.methods import ClipEs, ClipEsSettings, FmaWsss, Result
+from kit.methods.settings import SettingsError
 from kit.prompt import PromptError
+from kit.propose import ProposalError, Sam
 from kit.shapes import ShapeError
 from kit.show import COLOUR_MAPS
 from kit.sweep import EncodedSet, encode_all
@@ -43,7 +46,7 @@ class Refused(ValueError):
     """Something a visitor asked for that cannot be done, told in one sentence."""
 
 
-OURS = (Refused, SettingsError, PromptError, ClipError, ImageError, ShapeError)
+OURS = (Refused, SettingsError, PromptError, ClipError, ImageError, ShapeError, FitError, LearnedError, ProposalError)
 
 
 def friendly(function: Callable) -> Callable:
@@ -141,7 +144,7 @@ class View:
     """What a visitor looks at: a picture with the classes asked for, how far the answer is, and how it is shown."""
 
     sample: Sample
-    method: ClipEs
+    method: ClipEs | FmaWsss
     tokens: Tokens
     result: Result
     look: Look
@@ -162,11 +165,22 @@ class View:
 class Studio:
     """One model, one lock, and what each visitor has on the shelf."""
 
-    def __init__(self, clip: Clip, shelf: Shelf | None = None, *, scenes: Shelf | None = None):
-        self.clip = clip
+    def __init__(
+        self,
+        clip: Clip,
+        shelf: Shelf | None = None,
+        *,
+        scenes: Shelf | None = None,
+        learned: Any = None,
+        sam: Sam | None = None,
+    ):
+        """learned: FMA-WSSS with the prompts that the app was started with, or what tells why there are none; sam: who makes the masks,
+        if not superpixels.
+        """
+        self.clip, self.learned, self.sam = clip, learned, sam
         self.shelf = shelf or Shelf()
         self.scenes = scenes or Shelf(SCENES_BYTES)
-        self.lock, self._scenes_lock = threading.Lock(), threading.Lock()
+        self.lock, self.masks_lock, self._scenes_lock = threading.Lock(), threading.Lock(), threading.Lock()
         self.preset = ClipEs(clip).settings
         self.vocabulary = VOC_CLASSES if clip.is_tiny else tuple(dict.fromkeys(VOC_CLASSES + COCO_CLASSES))
         self.prompt_words = {**({} if clip.is_tiny else COCO_PROMPTS), **self.preset.synonyms}
@@ -186,7 +200,7 @@ class Studio:
             raise Refused("the picture is no longer on the server's shelf: choose it again")
         return sample
 
-    def tokens(self, visitor: str, key: str, method: ClipEs, image: np.ndarray) -> tuple[Tokens, float]:
+    def tokens(self, visitor: str, key: str, method: ClipEs | FmaWsss, image: np.ndarray) -> tuple[Tokens, float]:
         """The picture as CLIP saw it, and the seconds that took: encoded when the picture is new, taken from the shelf ever after."""
         name = f"{key} {method.settings.side} {method.settings.side_limit}"
         kept = self.shelf.get(visitor, name)
