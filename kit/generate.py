@@ -1,20 +1,13 @@
 """Pseudo masks of whole data sets on disk: in batches, resumable, shared out by torchrun."""
 
-import hashlib
 import io
-import itertools
-import json
 import os
-import platform
-import re
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
-from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,29 +15,36 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kit import __version__, mask, refine
+from kit import mask, refine
 from kit.data import DataError, DataSet, Entry, Sample
 from kit.encode import Tokens
-from kit.files import write_whole
 from kit.images import save_image, save_mask
 from kit.jobs import BATCH_ATTENTION, WAITING, workers_pool
-from kit.methods import METHODS, Method
+from kit.manifest import (
+    MAPS,
+    MASKS,
+    OVERLAYS,
+    Journal,
+    begin_manifest,
+    check_journals,
+    description,
+    file_of,
+    is_file_name,
+    merge_journals,
+    open_folder,
+    write_file,
+)
+from kit.methods import Method
+from kit.shard import Shard
 
 BATCH_PIXELS = 2**25  # of the pictures of a batch together: 100 MB of memory
 READERS = 4  # threads that read pictures
 AHEAD = 2  # batches that are read before they are needed
-MASKS, MAPS, OVERLAYS = "SegmentationClass", "maps", "overlays"
-ENDINGS = {MASKS: ".png", MAPS: ".npz", OVERLAYS: ".png"}
-MANIFEST = "manifest.json"
-JOURNALS = "manifest.rank*.jsonl"
-PART = re.compile(r"\.[0-9a-f]{16}\.part")  # what a killed run leaves of a file
-RANDOM = "nothing in this method is random"
-LEARNED_RANDOM = "the prompts were learned with this seed; nothing is random when the masks are made"
 Made = TypeVar("Made")
 
 
 class GenerateError(ValueError):
-    """A folder, a list of pictures or a group of processes that masks cannot be made in, told in one sentence."""
+    """Pictures or numbers that masks cannot be made with, told in one sentence."""
 
 
 @dataclass(frozen=True)
@@ -60,65 +60,6 @@ class Step:
     state: str
     seconds: float
     why: str = ""
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Which part of the work is this process's: batch `rank` and every `world`-th after it.
-
-    `local` is its number among those on its machine: which GPU it takes.   Raises GenerateError for numbers that do not fit.
-    """
-
-    rank: int = 0
-    world: int = 1
-    local: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.rank < self.world or self.local < 0:
-            raise GenerateError(f"expected a rank from 0 to {self.world - 1}, got rank {self.rank} of {self.world}; start with torchrun")
-
-    @classmethod
-    def from_environment(cls) -> "Shard":
-        """What torchrun tells its processes (RANK, WORLD_SIZE, LOCAL_RANK); without it the one process has everything."""
-        names = {"rank": "RANK", "world": "WORLD_SIZE", "local": "LOCAL_RANK"}
-        given = {field_: os.environ[name] for field_, name in names.items() if name in os.environ}
-        try:
-            return cls(**{field_: int(text) for field_, text in given.items()})
-        except ValueError as error:
-            values = ", ".join(f"{names[field_]}={text}" for field_, text in given.items())
-            raise GenerateError(f"expected the numbers torchrun sets, got {values}: start with torchrun, or unset them") from error
-
-    @contextmanager
-    def together(self) -> Iterator[None]:
-        """The processes can hear of each other inside: gloo, for a few words at the beginning and at the end, over TCP.
-
-        A rank may wait days for the slowest one.   Raises GenerateError where torchrun has not said how they find each other.
-        """
-        if self.world == 1:
-            yield
-            return
-        if "MASTER_ADDR" not in os.environ:
-            raise GenerateError(f"rank {self.rank} of {self.world} does not know where the others are: start all of them with torchrun")
-        torch.distributed.init_process_group("gloo", timeout=timedelta(days=30), rank=self.rank, world_size=self.world)
-        try:
-            yield
-        finally:
-            torch.distributed.destroy_process_group()
-
-    def agreed(self, make: Callable[[], Made]) -> Made:
-        """What the first process makes, for all of them; its refusal is everybody's."""
-        if self.world == 1:
-            return make()
-        made: list = [None, None]
-        if self.rank == 0:
-            try:
-                made[0] = make()
-            except ValueError as error:
-                made[1] = GenerateError(str(error))
-        torch.distributed.broadcast_object_list(made, src=0)
-        if made[1] is not None:
-            raise made[1]
-        return made[0]
 
 
 @dataclass(frozen=True)
@@ -157,7 +98,7 @@ def generate(
     lock: held while the model is asked, for those who share it, and free while a batch is refined and written.
     With a shard of several the processes may be on several machines: these have to share the file system `out` is on.
 
-    Raises GenerateError, DataError, ImageError; from the folder on, with the first step.
+    Raises GenerateError, and with the first step ManifestError, ShardError, DataError or ImageError.
     """
     if batch < 1 or workers < 1:
         raise GenerateError(f"expected at least one picture a batch and one worker, got {batch} and {workers}")
@@ -208,20 +149,6 @@ def planned(method: Method, data: DataSet, *, batch: int = 16, skip_bad: bool = 
     return Plan(tuple(sorted(batches)), tuple(refused))
 
 
-def read_manifest(out: str | os.PathLike) -> dict | None:
-    """What a folder says of the masks in it, or None.   Raises GenerateError for a file that is something else."""
-    path = Path(out) / MANIFEST
-    if not path.is_file():
-        return None
-    try:
-        manifest = json.loads(path.read_text())
-        if not isinstance(manifest["images"], dict) or not isinstance(manifest["made_with"], dict):
-            raise TypeError
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise GenerateError(f"{path}: this is no manifest of the kit's masks, or a damaged one: choose another folder") from error
-    return manifest
-
-
 def _steps(
     method: Method,
     data: DataSet,
@@ -237,10 +164,10 @@ def _steps(
     with shard.together():
 
         def begun() -> Plan:
-            made_with = _made_with(method, data, batch)
-            _open_folder(out, made_with, data, restart)
+            made_with = description(method, data, batch)
+            open_folder(out, made_with, data, restart)
             plan = planned(method, data, batch=batch, skip_bad=skip_bad)
-            _begin_manifest(out, made_with, data, method, workers, shard.world)
+            begin_manifest(out, made_with, data, method, workers, shard.world)
             for kind in kinds:
                 (out / kind).mkdir(exist_ok=True)
             return plan
@@ -250,7 +177,9 @@ def _steps(
         try:
             if shard.rank == 0:
                 for index, why in plan.refused:
-                    yield journal.note(Answer(index, data.entries[index].id, "refused", why=why)).step()
+                    answer = Answer(index, data.entries[index].id, "refused", why=why)
+                    journal.note(answer.id, answer.record())
+                    yield answer.step()
             share = plan.batches[shard.rank :: shard.world]
             with closing(_answers(method, data, share, out, kinds, workers, skip_bad, journal, lock)) as answers:
                 for answer in answers:
@@ -258,12 +187,12 @@ def _steps(
         finally:
             journal.close()
             if shard.world == 1:
-                _merge_journals(out)
+                merge_journals(out)
         if shard.world > 1:
             torch.distributed.barrier()
             if shard.rank == 0:
-                _check_journals(out, shard.world)
-                _merge_journals(out)
+                check_journals(out, shard.world)
+                merge_journals(out)
 
 
 @dataclass(frozen=True)
@@ -318,21 +247,6 @@ class Prepared:
     seconds: float
 
 
-class Journal:
-    """A line for each picture, written at once, so that a run that is killed has told all it knew."""
-
-    def __init__(self, path: Path):
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115  closed by close
-
-    def note(self, answer: Answer) -> Answer:
-        self._file.write(json.dumps({"id": answer.id, **answer.record()}) + "\n")
-        self._file.flush()
-        return answer
-
-    def close(self) -> None:
-        self._file.close()
-
-
 def _answers(
     method: Method,
     data: DataSet,
@@ -351,7 +265,8 @@ def _answers(
     def first() -> Answer:
         answer = waiting[0].result()
         waiting.popleft()
-        return journal.note(answer)
+        journal.note(answer.id, answer.record())
+        return answer
 
     try:
         with workers_pool(workers) as pool, closing(_made(method, data, batches, out, kinds, skip_bad)) as everything:
@@ -367,7 +282,8 @@ def _answers(
     finally:  # the masks that were under way when somebody stopped are there as well
         for future in waiting:
             if future.done() and not future.cancelled() and future.exception() is None:
-                journal.note(future.result())
+                answer = future.result()
+                journal.note(answer.id, answer.record())
 
 
 def _locked(steps: Iterator[Made], lock: AbstractContextManager) -> Iterator[Made]:
@@ -444,7 +360,7 @@ def _read_ahead(
         ahead: deque = deque()
         try:
             for batch in batches:
-                files = {index: {kind: _file(out, kind, data.entries[index].id) for kind in kinds} for index in batch}
+                files = {index: {kind: file_of(out, kind, data.entries[index].id) for kind in kinds} for index in batch}
                 missing = {index: {kind: path for kind, path in of.items() if not _is_there(path)} for index, of in files.items()}
                 missing = {index: of for index, of in missing.items() if of}
                 reads = {index: pool.submit(_prepared, method, data, index) for index in batch} if missing else {}
@@ -528,7 +444,7 @@ def _written(job: MaskJob) -> Answer:
     if MAPS in job.files:
         packed = io.BytesIO()
         np.savez_compressed(packed, names=np.array(job.names, str), numbers=np.array(job.numbers, np.uint8), **stages)
-        _write(job.files[MAPS], packed.getvalue())
+        write_file(job.files[MAPS], packed.getvalue())
     if OVERLAYS in job.files:
         from kit.show import hatch, mask_overlay  # matplotlib, for those who want pictures
 
@@ -548,10 +464,6 @@ def _about(entry: Entry, error: ValueError) -> ValueError:
     return error if entry.id in str(error) else DataError(f"{entry.id}: {error}")
 
 
-def _file(out: Path, kind: str, name: str) -> Path:
-    return out / kind / f"{name}{ENDINGS[kind]}"
-
-
 def _is_there(path: Path) -> bool:
     """Whether a file was written: never half, but a machine that lost its power may leave it empty."""
     try:
@@ -560,137 +472,11 @@ def _is_there(path: Path) -> bool:
         return False
 
 
-def _is_file_name(name: str) -> bool:
-    return bool(name) and name[0] != "." and not set(name) & set('/\\\0:*?"<>|\n')
-
-
 def _check_ids(data: DataSet) -> None:
     """Every mask needs a file of its own, also where upper and lower case are one."""
     for entry in data.entries:
-        if not _is_file_name(entry.id):
+        if not is_file_name(entry.id):
             raise GenerateError(f"expected ids that can be names of files, got {entry.id!r}; rename that picture")
     twice = [name for name, count in Counter(entry.id.casefold() for entry in data.entries).items() if count > 1]
     if twice:
         raise GenerateError(f"expected ids that differ, got {twice[0]!r} more than once: their masks would be one file")
-
-
-def _made_with(method: Method, data: DataSet, batch: int) -> dict:
-    """All that a mask depends on besides the pictures themselves; what differs here must not share a folder."""
-    ids = hashlib.sha256("\n".join(entry.id for entry in data.entries).encode()).hexdigest()
-    return {
-        "method": next(name for name, kind in METHODS.items() if isinstance(method, kind)),
-        "settings": method.settings.to_dict(),
-        "model": method.clip.name,
-        "weights": method.clip.fingerprint,
-        "precision": method.clip.precision,
-        **({} if method.learned is None else {"learned": method.learned.fingerprint}),
-        "data": data.name,
-        "split": data.split,
-        "labels from": data.labels_from,
-        "classes": list(data.classes),
-        "pictures": len(data),
-        "list of pictures": ids,
-        "batch": batch,
-    }
-
-
-def differences(old: Mapping, new: Mapping) -> list[str]:
-    """What was different then, in words: "power=1, now 2"."""
-
-    def flat(made_with: Mapping) -> dict:
-        return {**{name: value for name, value in made_with.items() if name != "settings"}, **made_with.get("settings", {})}
-
-    then, now = flat(old), flat(json.loads(json.dumps(new)))  # as it will stand in the file: lists, no tuples
-    names = [name for name in {**now, **then} if then.get(name) != now.get(name)]
-    return [f"{name}={_short(then.get(name))}, now {_short(now.get(name))}" for name in names]
-
-
-def _short(value) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:50]}..."
-
-
-def _open_folder(out: Path, made_with: dict, data: DataSet, restart: bool) -> None:
-    """The folder, made if it is not there, with nothing in it that these masks could be taken for."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise GenerateError(f"{out}: this folder cannot be made ({error.strerror or error}); choose another one") from error
-    manifest = read_manifest(out)
-    if manifest is None:
-        if any((out / MASKS).glob("*.png")):  # --out may be VOC's own folder, whose truth lies just there
-            raise GenerateError(f"{out / MASKS} holds masks of which no {MANIFEST} says that the kit made them: choose another --out")
-        return
-    if restart:
-        names = {name for name in manifest["images"] if _is_file_name(name)} | {entry.id for entry in data.entries}
-        for kind, name in itertools.product(ENDINGS, names):
-            _file(out, kind, name).unlink(missing_ok=True)
-    elif other := differences(manifest["made_with"], made_with):
-        raise GenerateError(f"{out} was made with {'; '.join(other[:3])}: choose another --out or --restart")
-    for part in [path for kind in ENDINGS for path in (out / kind).glob(".*.part") if PART.fullmatch(path.name)]:
-        part.unlink()
-    if restart:  # the manifest last: as long as it is there, what lies beside it is known to be ours
-        for path in [*out.glob(JOURNALS), out / MANIFEST]:
-            path.unlink()
-
-
-def _begin_manifest(out: Path, made_with: dict, data: DataSet, method: Method, workers: int, processes: int) -> None:
-    """Says what is to be made before the first mask is there, and reads the journals of a run that was killed."""
-    _merge_journals(out)
-    learned = method.learned
-    manifest = read_manifest(out) or {
-        "made_with": made_with,
-        "labels": {"background": 0, **{name: number for number, name in enumerate(data.classes, start=1)}, "uncertain": mask.IGNORE},
-        "seeds": [] if learned is None else [learned.settings.seed],
-        "random": RANDOM if learned is None else LEARNED_RANDOM,
-        **({} if learned is None else {"learned": learned.about}),
-        "left_out_of_the_list": [{"id": name, "why": why} for name, why in data.refused],
-        "runs": [],
-        "images": {entry.id: {"state": "missing"} for entry in data.entries},
-    }
-    packages = {"kit": __version__, "python": platform.python_version()}
-    packages |= {name: version(name) for name in ("torch", "open_clip_torch", "numpy", "pillow")}
-    run = {"started": datetime.now(timezone.utc).isoformat(timespec="seconds"), "device": str(method.clip.device), "workers": workers}
-    _write_manifest(out, {**manifest, "runs": [*manifest["runs"], {**run, "processes": processes, "versions": packages}]})
-
-
-def _check_journals(out: Path, world: int) -> None:
-    unseen = [rank for rank in range(world) if not (out / f"manifest.rank{rank}.jsonl").exists()]
-    if unseen:
-        ranks = ", ".join(map(str, unseen))
-        raise GenerateError(f"{out} has no journal of rank {ranks}: machines that work together have to share the folder's file system")
-
-
-def _merge_journals(out: Path) -> None:
-    """What the journals say goes into the manifest, and the journals go."""
-    journals = sorted(out.glob(JOURNALS))
-    manifest = read_manifest(out)
-    if manifest is None or not journals:
-        return
-    images = manifest["images"]
-    for line in itertools.chain.from_iterable(path.read_text(encoding="utf-8").splitlines() for path in journals):
-        with suppress(json.JSONDecodeError):  # the last line of a run that was killed
-            record = json.loads(line)
-            name = record.pop("id")
-            if record["state"] != "kept" or images[name]["state"] != "written":
-                images[name] = record
-    _write_manifest(out, manifest)
-    for path in journals:
-        path.unlink()
-
-
-def _write_manifest(out: Path, manifest: dict) -> None:
-    """JSON with a line for each picture."""
-    images = manifest["images"]
-    counts = Counter(record["state"] for record in images.values())
-    head = {**manifest, "finished": not counts["missing"], "counts": dict(counts)}
-    lines = ",\n".join(f"    {json.dumps(name)}: {json.dumps(record)}" for name, record in images.items())
-    body = json.dumps({name: value for name, value in head.items() if name != "images"}, indent=2).removesuffix("\n}")
-    _write(out / MANIFEST, f'{body},\n  "images": {{\n{lines}\n  }}\n}}\n'.encode())
-
-
-def _write(path: Path, data: bytes) -> None:
-    try:
-        write_whole(path, data)
-    except OSError as error:
-        raise GenerateError(f"{path}: the file cannot be written ({error.strerror or error}); check the folder") from error

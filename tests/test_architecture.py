@@ -10,11 +10,11 @@ KIT = ROOT / "kit"
 
 # From the ground up; a module may import from lower floors and from its own. Modules that do not exist yet keep their place.
 FLOORS = (
-    ("shapes", "words", "files", "images", "score", "show", "weights", "fit", "learned", "llm"),
+    ("shapes", "words", "files", "images", "score", "show", "weights", "shard", "fit", "learned", "llm"),
     ("data", "toy", "encode", "propose", "losses"),
     ("last_block", "prompt", "cluster", "cam", "refine", "vote", "mask"),
     ("methods", "segment"),
-    ("evaluate", "sweep", "generate", "jobs", "experiments", "widgets", "ui", "cli", "__main__"),
+    ("evaluate", "sweep", "generate", "manifest", "jobs", "experiments", "widgets", "ui", "cli", "__main__"),
 )
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 ENTRANCES = {"kit.toy.train", "kit.toy.__main__"}  # programs of their own: they stand on the stages, and nobody may import them

@@ -21,9 +21,11 @@ from PIL import Image
 from kit import generate as module
 from kit.data import DataError, DataSet, Entry, toy_samples
 from kit.encode import Clip
-from kit.generate import GenerateError, Shard, generate, planned, read_manifest
+from kit.generate import GenerateError, generate, planned
 from kit.images import PALETTE, ImageError, load_image, load_mask
+from kit.manifest import ManifestError, read_manifest
 from kit.methods import ClipEs, FmaWsss
+from kit.shard import Shard, ShardError
 from kit.show import hatch, mask_overlay
 from kit.words import VOC_CLASSES
 
@@ -130,7 +132,7 @@ def test_a_method_that_learns_writes_its_own_masks_and_says_what_it_learned(clip
     assert manifest["made_with"]["learned"] == learned.learned.fingerprint and manifest["seeds"] == [0]
     assert manifest["learned"]["images"] == 3 and manifest["images"][samples[0].id]["seconds"]["proposals"] > 0
     same_settings = FmaWsss(clip, learned.settings, learned=dataclasses.replace(other.learned, settings=learned.settings))
-    with pytest.raises(GenerateError, match=f"learned={learned.learned.fingerprint}, now {other.learned.fingerprint}"):
+    with pytest.raises(ManifestError, match=f"learned={learned.learned.fingerprint}, now {other.learned.fingerprint}"):
         done(same_settings, data, tmp_path, batch=4)
 
 
@@ -316,23 +318,23 @@ def test_masks_made_otherwise_are_not_mixed(method, data, tmp_path, changes, dat
     done(method, data, tmp_path, batch=4)
     before = files(tmp_path)
     other = ClipEs(method.clip, method.settings, **changes)
-    with pytest.raises(GenerateError, match=f"{words}.*choose another --out or --restart"):
+    with pytest.raises(ManifestError, match=f"{words}.*choose another --out or --restart"):
         done(other, dataclasses.replace(data, **data_changes), tmp_path, batch=batch)
     assert files(tmp_path) == before
 
 
 def test_other_pictures_or_weights_are_not_mixed(method, data, samples, tmp_path):
     done(method, data, tmp_path)
-    with pytest.raises(GenerateError, match="pictures=8, now 7"):
+    with pytest.raises(ManifestError, match="pictures=8, now 7"):
         done(method, data_of(samples[:-1]), tmp_path)
-    with pytest.raises(GenerateError, match="list of pictures="):
+    with pytest.raises(ManifestError, match="list of pictures="):
         done(method, data_of([*samples[:-1], dataclasses.replace(samples[0], id="another")]), tmp_path)
     other = Clip.load("tiny", device="cpu")
     other.model.visual.proj.data += 1
-    with pytest.raises(GenerateError, match="was made with weights="):
+    with pytest.raises(ManifestError, match="was made with weights="):
         done(ClipEs(other, method.settings), data, tmp_path)
     other.name = "ViT-B-16:random"
-    with pytest.raises(GenerateError, match="model=tiny, now ViT-B-16:random"):
+    with pytest.raises(ManifestError, match="model=tiny, now ViT-B-16:random"):
         done(ClipEs(other, method.settings), data, tmp_path)
 
 
@@ -341,7 +343,7 @@ def test_masks_of_unknown_origin_are_never_touched(method, data, tmp_path, resta
     truth = tmp_path / "SegmentationClass" / f"{data.entries[0].id}.png"  # --out may be VOC's own folder
     truth.parent.mkdir()
     truth.write_bytes(b"the only copy")
-    with pytest.raises(GenerateError, match="no manifest.json says that the kit made them"):
+    with pytest.raises(ManifestError, match="no manifest.json says that the kit made them"):
         done(method, data, tmp_path, restart=restart)
     assert files(tmp_path) == {f"SegmentationClass/{truth.name}": b"the only copy"}
 
@@ -393,7 +395,7 @@ def test_a_killed_runs_leftovers_are_read_or_removed(method, data, tmp_path):
 
 def test_a_file_that_is_no_manifest_is_refused(method, data, tmp_path):
     (tmp_path / "manifest.json").write_text('{"images": []}')
-    with pytest.raises(GenerateError, match="no manifest of the kit"):
+    with pytest.raises(ManifestError, match="no manifest of the kit"):
         done(method, data, tmp_path, restart=True)
     assert (tmp_path / "manifest.json").read_text() == '{"images": []}'
 
@@ -416,24 +418,9 @@ def test_wrong_numbers_are_refused_at_once(method, data, tmp_path):
         done(method, dataclasses.replace(data, classes=("wombat",)), tmp_path)
 
 
-def test_the_shard_is_what_torchrun_says(monkeypatch):
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"):
-        monkeypatch.delenv(name, raising=False)
-    assert Shard.from_environment() == Shard(0, 1, 0)
-    monkeypatch.setenv("RANK", "5")
-    with pytest.raises(GenerateError, match="RANK=5"):
-        Shard.from_environment()
-    monkeypatch.setenv("WORLD_SIZE", "8")
-    monkeypatch.setenv("LOCAL_RANK", "1")
-    assert Shard.from_environment() == Shard(rank=5, world=8, local=1)
-    monkeypatch.setenv("RANK", "five")
-    with pytest.raises(GenerateError, match="RANK=five"):
-        Shard.from_environment()
-
-
 def test_several_processes_need_torchrun(method, data, tmp_path, monkeypatch):
     monkeypatch.delenv("MASTER_ADDR", raising=False)
-    with pytest.raises(GenerateError, match="start all of them with torchrun"):
+    with pytest.raises(ShardError, match="start all of them with torchrun"):
         done(method, data, tmp_path, shard=Shard(1, 2))
 
 
@@ -441,7 +428,8 @@ PROGRAM = """
     import dataclasses, itertools, sys, torch
     from kit.data import toy_data
     from kit.encode import Clip
-    from kit.generate import Shard, generate
+    from kit.generate import generate
+    from kit.shard import Shard
     from kit.methods import ClipEs
 
     def drawn():

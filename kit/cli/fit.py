@@ -62,8 +62,8 @@ def fit(
     Under torchrun the processes share every batch, each on the GPU of its number. Exit code 1 if learning failed, 2 for a wrong
     option, 130 or 143 after Ctrl-C or a signal to end.
     """
-    from kit.generate import Shard
     from kit.methods import METHODS
+    from kit.shard import Shard
 
     with options.refusal():
         shard = Shard.from_environment()
@@ -128,8 +128,8 @@ def _begun(out: Path, method: "FmaWsss", pictures: "DataSet", tasks: tuple[str, 
 
     Raises OptionError if the file that is there is another one.
     """
-    from kit.generate import differences
     from kit.learned import LearnedError, load_learned
+    from kit.manifest import differences
 
     work = out.with_name(f"{out.name}.work")
     if restart:

@@ -14,7 +14,7 @@ from kit.cli import options, output
 
 if TYPE_CHECKING:
     from kit.data import DataSet
-    from kit.generate import Shard
+    from kit.shard import Shard
 
 
 def generate(
@@ -56,8 +56,10 @@ def generate(
     Under torchrun each process takes its share, and the GPU of its number. Exit code 1 if pictures were refused, 2 for a wrong
     option, 130 or 143 after Ctrl-C or a signal to end.
     """
-    from kit.generate import GenerateError, Shard
+    from kit.generate import GenerateError
     from kit.generate import generate as generation
+    from kit.manifest import ManifestError
+    from kit.shard import Shard, ShardError
 
     with options.refusal():
         shard = Shard.from_environment()
@@ -98,7 +100,7 @@ def generate(
             for step in steps:
                 states[step.state] += 1
                 advance(worked=step.state == "written")
-        except GenerateError as error:
+        except (GenerateError, ManifestError, ShardError) as error:
             if states:
                 raise
             if not quiet:  # before the first step it is everybody's refusal, and said once
@@ -110,7 +112,7 @@ def generate(
 
 def _summary(out: Path, pictures: "DataSet", states: Counter, shard: "Shard") -> None:
     """What is there now; exit code 1 if pictures were refused."""
-    from kit.generate import MASKS, read_manifest
+    from kit.manifest import MASKS, read_manifest
 
     records = read_manifest(out)["images"]
     refused = [*pictures.refused, *((name, record.get("why", "")) for name, record in records.items() if record["state"] == "refused")]

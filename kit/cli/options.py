@@ -16,8 +16,8 @@ from kit.cli.output import say
 
 if TYPE_CHECKING:
     from kit.data import DataSet
-    from kit.generate import Shard
     from kit.methods import Method as AnyMethod
+    from kit.shard import Shard
 
 TOY_SIZE = 160
 SHIPPED = Path(__file__).parents[1] / "methods" / "learned" / "fma_wsss_toy.safetensors"  # what the tiny CLIP asks with
