@@ -5,7 +5,6 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -105,7 +104,7 @@ def fit(
     memory); their losses are means, so a step descends the mean of the parts. With `world` processes (torchrun, an initialised process
     group) each takes every `world`-th part: two processes learn what one learns with two parts. name: what the steps are called.
     checkpoint: a file that holds the way so far; with it a run that was killed goes on where it last saved, on the same course, and
-    `about` (plain values) has to be the same. It is removed after the last step.
+    `about` (plain values) has to be the same. After the last step it holds all of it: who has saved the parameters elsewhere removes it.
     Raises FitError for what cannot be learned, also when the loss is no number any more.
     """
     batch = min(batch, task.count)
@@ -118,6 +117,8 @@ def fit(
     file = None if checkpoint is None else Path(checkpoint)
     course = {"about": about or {}, "steps": schedule.steps, "batch": batch, "parts": parts, "seed": seed, "count": task.count}
     first = _restored(file, course, parameters, optimise) if file is not None and file.exists() else 0
+    if world > 1:
+        torch.distributed.barrier()  # nobody goes on before all have read where
     saved = time.monotonic()
     try:
         for step in range(first, schedule.steps):
@@ -142,8 +143,7 @@ def fit(
             _save(file, course, step + 1, parameters, optimise)
         raise
     if file is not None and rank == 0:
-        with suppress(FileNotFoundError):
-            file.unlink()
+        _save(file, course, schedule.steps, parameters, optimise)
 
 
 def batch_of_step(count: int, batch: int, step: int, seed: int) -> list[int]:

@@ -91,7 +91,7 @@ def test_a_run_that_was_left_goes_on_the_same_course(tmp_path, left_at):
     again, later, _ = learned(Line(start=77.0), checkpoint=file, about={"a": 1})  # whatever it was made with, the file counts
     assert [step.step for step in later] == list(range(left_at + 1, 61))
     assert torch.equal(again, learned()[0])
-    assert not file.exists()
+    assert torch.equal(learned(Line(start=77.0), checkpoint=file, about={"a": 1})[0], again)  # nothing is left to do, and nothing is lost
 
 
 def test_a_killed_run_goes_on_the_same_course(tmp_path):

@@ -98,6 +98,9 @@ def test_cocos_differences():
     assert settings.fine_affinity is False
     assert (settings.spread, settings.box_threshold, settings.fine_vote_power) == ("raw", 0.6, 1.0)
     assert (settings.steps, settings.horizon, settings.fine_steps, settings.fine_horizon) == (6150, 20500, 45000, 75000)
+    assert (settings.parts, settings.fine_parts, settings.fine_labels) == (4, 8, "image")
+    assert (settings.warm_up, settings.fine_warm_up, settings.scale, settings.vote_power) == (1000, 1000, (318, 530), 0.4)
+    assert (settings.fine_std, settings.background) == (0.015, words.COCO_BACKGROUND)
 
 
 @pytest.mark.parametrize("name", PRESETS)

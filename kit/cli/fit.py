@@ -56,7 +56,7 @@ def fit(
     torchrun --nproc-per-node 4 -m kit fit --data coco --root COCO2014 --out coco.safetensors --model ViT-B-16-quickgelu:openai
 
     \b
-    Only image-level labels are learned from. Steps, learning rates and the rest are settings: --set steps=400 --set seed=1.
+    Only image-level labels are learned from. Steps, learning rates and the rest are settings: --set steps=600 --set seed=1.
     FILE knows its CLIP, classes, data, split and settings; evaluate, generate and segment take it as --weights FILE.
 
     Under torchrun the processes share every batch, each on the GPU of its number. Exit code 1 if learning failed, 2 for a wrong
@@ -141,8 +141,9 @@ def _begun(out: Path, method: "FmaWsss", pictures: "DataSet", tasks: tuple[str, 
         return ""
     before = [] if method.learned is None else list(method.learned.contexts)
     wanted = {
-        "settings": method.settings.to_dict(), "clip": method.clip.fingerprint, "classes": list(pictures.classes), "data": pictures.name,
-        "split": pictures.split, "labels_from": pictures.labels_from, "images": len(pictures),
+        "settings": method.settings.to_dict(), "clip": method.clip.fingerprint, "precision": method.clip.precision,
+        "classes": list(pictures.classes), "data": pictures.name, "split": pictures.split, "labels_from": pictures.labels_from,
+        "images": len(pictures),
     }  # fmt: skip
     for there, tasks_too in ((out, {"tasks": list(dict.fromkeys([*before, *tasks]))}), (work / f"{tasks[0]}.safetensors", {})):
         if not there.exists():

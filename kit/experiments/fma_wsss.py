@@ -25,6 +25,7 @@ from kit import __version__
 from kit.data import DataSet, Sample, toy_data
 from kit.encode import Clip, Tokens
 from kit.evaluate import Tally, labels_of_size
+from kit.learned import check_belongs, load_learned
 from kit.methods import FmaWsss
 from kit.methods.settings import competing_words
 from kit.prompt import prompts
@@ -104,11 +105,13 @@ def main(
 
 
 def learned(clip: Clip, data: DataSet, seed: int, file: Path) -> FmaWsss:
-    """The method with prompts learned from these scenes; a file that is there already is taken."""
+    """The method with prompts learned from these scenes; a file of this very learning that is there already is taken."""
+    method = FmaWsss(clip, seed=seed)
     if file.exists():
+        _, made = load_learned(file)
+        check_belongs(file, made, settings=method.settings.to_dict(), images=len(data), labels_from=data.labels_from)
         return FmaWsss.load(file, clip)
     file.parent.mkdir(parents=True, exist_ok=True)
-    method = FmaWsss(clip, seed=seed)
     clock, said = time.monotonic(), None
     for step in method.fit(data, file):
         if step.task != said:

@@ -23,6 +23,7 @@ from kit.prompt import PromptContext
 CACHE_BYTES = 4_000_000_000  # of tokens kept in memory
 READERS = 8  # threads that read and augment pictures
 ENCODED_AT_ONCE = 32
+LABELS_AT_ONCE = 256
 JITTER = 0.5  # how likely each of the four changes of colour is
 Seed = Callable[[int], np.ndarray]  # number of a picture -> its coarse seed, uint8 (H, W)
 
@@ -56,7 +57,9 @@ class CachedViews:
             clock = time.perf_counter()
             samples = [entry.sample() for entry in self.data.entries[start : start + ENCODED_AT_ONCE]]
             pixels = [self.prepare(sample.image) for sample in samples]
-            shapes |= {tuple(each.shape) for each in pixels}
+            shapes |= {
+                (*each.shape, *sample.image.shape[:2]) for each, sample in zip(pixels, samples, strict=True)
+            }  # seeds are as large as pictures
             if len(shapes) > 1:
                 raise FitError('cached views need pictures of one size, these are of several: take views "augmented"')
             tokens = self.clip.encode(torch.stack(pixels), layers=())
@@ -86,7 +89,7 @@ class AugmentedViews:
     """A new square piece of each picture every time, at a random scale, in changed colours, mirrored or not; encoded each time.
 
     crop: its side in pixels, a multiple of the model's patch; scale: lowest and highest length of the picture's longer side before it is
-    cut.   Source: FMA-WSSS, released code.
+    cut. `fill` comes first.   Source: FMA-WSSS, released code.
     """
 
     def __init__(self, clip: Clip, data: DataSet, *, crop: int, scale: tuple[int, int]):
@@ -94,7 +97,15 @@ class AugmentedViews:
             raise FitError(f"expected a crop that is a multiple of {clip.name}'s patch of {clip.patch} pixels, got {crop}")
         self.clip, self.data, self.crop, self.scale = clip, data, crop, scale
         self.count = len(data)
-        self.names = [entry.names() for entry in data.entries]
+        self.names: list[tuple[str, ...]] = []
+
+    def fill(self) -> Iterator[FitStep]:
+        """Read the image-level labels of all pictures, many at a time: where they come from masks, that takes a while."""
+        with ThreadPoolExecutor(READERS) as pool:
+            for start in range(0, self.count, LABELS_AT_ONCE):
+                clock = time.perf_counter()
+                self.names += pool.map(lambda entry: entry.names(), self.data.entries[start : start + LABELS_AT_ONCE])
+                yield FitStep(len(self.names), self.count, {}, 0.0, time.perf_counter() - clock, "labels")
 
     def embeddings(self, indices: Sequence[int], random: torch.Generator) -> Tensor:
         pixels, _ = self._pieces(indices, random, None)
@@ -215,12 +226,17 @@ class ClassificationTask:
 class SegmentationTask:
     """Prompts whose maps are high on the coarse seeds and nowhere else, by the activation loss; the maps are differentiated once more.
 
-    A view asks for the classes that its piece of the seed shows; one without any teaches nothing. foreground: the weight of that term.
-    The losses grow with the maps, so that they may rise while the maps become better.   Source: FMA-WSSS, released code (on VOC; weight 1).
+    A view asks for the classes that its piece of the seed shows (VOC) or, with `labels` (N, C), for those of its image (COCO); one without
+    any teaches nothing. foreground: the weight of that term.
+    The losses grow with the maps, so that they may rise while the maps become better.   Source: FMA-WSSS, released code (weight 1).
     """
 
-    def __init__(self, clip: Clip, context: PromptContext, views: Views, class_count: int, seed: Seed, *, foreground: float = 1.0):
+    def __init__(
+        self, clip: Clip, context: PromptContext, views: Views, class_count: int, seed: Seed, *, foreground: float = 1.0,
+        labels: Tensor | None = None,
+    ):  # fmt: skip
         self.clip, self.context, self.views, self.class_count, self.seed = clip, context, views, class_count, seed
+        self.labels = None if labels is None else labels.bool().to(clip.device)
         self.count, self.foreground = views.count, foreground
 
     def parameters(self) -> Iterator[nn.Parameter]:
@@ -228,7 +244,11 @@ class SegmentationTask:
 
     def losses(self, indices: Sequence[int], random: torch.Generator) -> dict[str, Tensor]:
         tokens, seeds = self.views.tokens_and_seeds(indices, random, self.seed)
-        present = (seeds[:, None] == torch.arange(1, self.class_count + 1, device=seeds.device)[:, None, None]).flatten(2).any(2)  # (B, C)
+        if self.labels is not None:
+            present = self.labels[list(indices)]
+        else:
+            numbers = torch.arange(1, self.class_count + 1, device=seeds.device)[:, None, None]
+            present = (seeds[:, None] == numbers).flatten(2).any(2)  # (B, C)
         shown = present.any(1).nonzero()[:, 0]
         if not len(shown):
             return {}

@@ -62,6 +62,7 @@ TASKS = ("classification", "segmentation")
 SPREADS = ("score", "raw")  # what affinity spreads: the positive part stretched to [0, 1], or the signed map
 BACKGROUNDS = ("words", "learned")  # what the fine prompts' backgrounds are: words, or contexts of their own without a word
 VIEWS = ("augmented", "cached")
+LABELS = ("seed", "image")
 
 
 @dataclass(frozen=True)
@@ -110,15 +111,16 @@ class FmaWsssSettings:
     batch: int = 16
     rate: float = 1e-3
     steps: int = 1800  # COCO: 6,150 of 20,500, chosen by the truth
-    horizon: int = 1800  # the step at which the rate would be 0
+    horizon: int | None = None  # the step at which the rate would be 0, None: the last one; COCO: 20,500
     warm_up: int = 500  # steps at a rate of 1e-5; COCO: 1,000
     parts: int = 1  # pieces a batch is cut into; COCO: 4
     fine_batch: int = 16
     fine_rate: float = 1e-3
     fine_steps: int = 17000  # COCO: 45,000 of 75,000, chosen by the truth
-    fine_horizon: int = 17000
+    fine_horizon: int | None = None  # COCO: 75,000
     fine_warm_up: int = 500
-    fine_parts: int = 1  # COCO: 2
+    fine_parts: int = 1  # COCO: 8
+    fine_labels: str = "seed"  # what a view asks for: the classes its piece of the seed shows, or those of the whole image; COCO: image
     fine_foreground: float = 1.0  # weight of the activation loss's foreground, where the background's is 1
     seed: int = 0
 
@@ -150,9 +152,11 @@ class FmaWsssSettings:
         if self.fine_background == "learned" and not self.fine_per_class:
             raise SettingsError("backgrounds without a word need contexts of their own: take fine_background words, or fine_per_class true")
         for steps, warm_up, horizon in (("steps", "warm_up", "horizon"), ("fine_steps", "fine_warm_up", "fine_horizon")):
-            if not getattr(self, warm_up) < getattr(self, steps) <= getattr(self, horizon):
+            if getattr(self, horizon) is not None:
+                object.__setattr__(self, horizon, checked_number(horizon, getattr(self, horizon), 1, 1_000_000))
+            if not getattr(self, warm_up) < getattr(self, steps) <= (getattr(self, horizon) or getattr(self, steps)):
                 values = ", ".join(f"{name} {getattr(self, name)}" for name in (warm_up, steps, horizon))
-                raise SettingsError(f"expected {warm_up} to be less than {steps}, and {horizon} at least {steps}, got {values}")
+                raise SettingsError(f"expected {warm_up} to be less than {steps}, and {horizon} at least {steps} or none, got {values}")
 
     def to_dict(self) -> dict:
         """Plain values, as JSON holds them."""
@@ -166,7 +170,7 @@ class FmaWsssSettings:
 
 CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType({
     "position": POSITIONS, "fine_position": POSITIONS, "fine_background": BACKGROUNDS, "spread": SPREADS, "fine_spread": SPREADS,
-    "views": VIEWS, "sam_preset": tuple(SAM_PRESETS),
+    "fine_labels": LABELS, "views": VIEWS, "sam_preset": tuple(SAM_PRESETS),
 })  # fmt: skip
 
 # name: (lowest, highest) that a visitor may ask for; whole numbers where both are int
@@ -177,8 +181,8 @@ RANGES: Mapping[str, tuple] = MappingProxyType({
     "confidence": (0.0, 1.0), "side_limit": (32, 2048),
     "crop": (16, 1024), "batch": (1, 1024), "fine_batch": (1, 1024), "parts": (1, 1024), "fine_parts": (1, 1024),
     "rate": (1e-8, 100.0), "fine_rate": (1e-8, 100.0), "steps": (1, 1_000_000), "fine_steps": (1, 1_000_000),
-    "horizon": (1, 1_000_000), "fine_horizon": (1, 1_000_000), "warm_up": (0, 1_000_000), "fine_warm_up": (0, 1_000_000),
-    "fine_foreground": (0.0, 1000.0), "seed": (0, 2**31 - 1),
+    "warm_up": (0, 1_000_000), "fine_warm_up": (0, 1_000_000),
+    "fine_foreground": (0.0, 1000.0), "seed": (0, 2**32 - 2),
 })  # fmt: skip
 
 # What learned contexts depend on when they are asked: it cannot be changed afterwards.
@@ -192,14 +196,14 @@ PRESETS: Mapping[str, Mapping] = MappingProxyType({
         "background": words.COCO_BACKGROUND, "synonyms": dict(words.COCO_PROMPTS), "fine_position": "end", "fine_per_class": False,
         "fine_std": 0.015, "fine_background": "words", "box_threshold": 0.6, "spread": "raw", "fine_affinity": False, "vote_power": 0.4,
         "fine_vote_power": 1.0, "scale": (318, 530), "steps": 6150, "horizon": 20500, "warm_up": 1000, "parts": 4,
-        "fine_steps": 45000, "fine_horizon": 75000, "fine_warm_up": 1000, "fine_parts": 2,
+        "fine_steps": 45000, "fine_horizon": 75000, "fine_warm_up": 1000, "fine_parts": 8, "fine_labels": "image",
     },
     "toy": {
         "background": tuple(word for word in words.VOC_BACKGROUND if word not in ("keyboard", "helmet", "valley")), "synonyms": {},
         "layers": (0, 1, 2), "box_threshold": 0.2, "fine_box_threshold": 0.2, "fine_spread": "score", "vote_power": 1.0,
         "fine_vote_power": 1.0, "side": 160, "proposals": SUPERPIXELS, "views": "cached",
-        "rate": 1e-2, "steps": 200, "horizon": 200, "warm_up": 10,
-        "fine_rate": 3.0, "fine_steps": 100, "fine_horizon": 100, "fine_warm_up": 0, "fine_batch": 8, "fine_foreground": 4.0,
+        "rate": 1e-2, "steps": 200, "warm_up": 10,
+        "fine_rate": 3.0, "fine_steps": 100, "fine_warm_up": 0, "fine_batch": 8, "fine_foreground": 4.0,
     },
 })  # fmt: skip
 
@@ -446,7 +450,7 @@ class FmaWsss:
 
     def _spread(self, tokens: Tokens, raw: Tensor, fine: str) -> Tensor:
         """What the affinity makes of raw maps, within the boxes of their positive part.   (1, C, h, w) -> the same."""
-        settings, score = self.settings, cam.normalised_cam(raw)
+        settings, score = self.settings, cam.stretched(raw.relu())
         boxes = refine.box_mask(score, threshold=getattr(settings, f"{fine}box_threshold"), exact=settings.exact_boxes)
         return refine.spread(raw if getattr(settings, f"{fine}spread") == "raw" else score, self.affinity(tokens), boxes)
 
@@ -523,7 +527,7 @@ class FmaWsss:
         about = {
             "method": METHOD, "model": self.clip.name, "clip": self.clip.fingerprint, "classes": list(data.classes), "data": data.name,
             "split": data.split, "labels_from": data.labels_from, "images": len(data), "settings": self.settings.to_dict(),
-            "list": hashlib.sha256("\n".join(entry.id for entry in data.entries).encode()).hexdigest()[:16], "kit": __version__,
+            "precision": self.clip.precision, "kit": __version__,
         }  # fmt: skip
         with _work_folder(path, rank) as work:
             yield from self._learn(data, work, tasks, about, rank, world)
@@ -548,7 +552,10 @@ class FmaWsss:
             yield from views.fill()
         else:
             views = AugmentedViews(self.clip, data, crop=settings.crop, scale=settings.scale)
+            yield from views.fill()
         labels = label_rows(views.names, data.classes)
+        listed = "\n".join(f"{entry.id}: {', '.join(names)}" for entry, names in zip(data.entries, views.names, strict=True))
+        about = {**about, "list": hashlib.sha256(listed.encode()).hexdigest()[:16]}  # of pictures, and of their labels
 
         if TASKS[0] in tasks:
             context = prompt_context(self.clip, settings, data.classes, TASKS[0])
@@ -564,7 +571,7 @@ class FmaWsss:
             context = prompt_context(self.clip, settings, data.classes, TASKS[1])
             task = SegmentationTask(
                 self.clip, context, views, len(data.classes), lambda index: load_mask(_seed_file(work / "seeds", index)),
-                foreground=settings.fine_foreground,
+                foreground=settings.fine_foreground, labels=labels if settings.fine_labels == "image" else None,
             )  # fmt: skip
             yield from self._task_steps(TASKS[1], task, work, about, rank, world)
 
@@ -576,20 +583,24 @@ class FmaWsss:
         file = work / f"{name}.safetensors"
         before = {} if self.learned is None or name == TASKS[0] else self.learned.contexts
         about = {**about, "tasks": [*[other for other in before if other != name], name]}
-        if not file.exists():
+        parts = max(getattr(settings, f"{fine}parts"), world)
+        about[f"{name} parts"] = parts
+        way = work / f"{name}.way"
+        if not _all_see(file, world):
             schedule = Schedule(
                 getattr(settings, f"{fine}steps"), getattr(settings, f"{fine}rate"), getattr(settings, f"{fine}warm_up"),
                 horizon=getattr(settings, f"{fine}horizon"),
             )  # fmt: skip
             self._under_way = name, task.context, about
             steps = fit(
-                task, schedule, batch=getattr(settings, f"{fine}batch"), parts=max(getattr(settings, f"{fine}parts"), world),
-                seed=settings.seed, checkpoint=work / f"{name}.way", about=about, name=name, rank=rank, world=world,
+                task, schedule, batch=getattr(settings, f"{fine}batch"), parts=parts, seed=settings.seed, checkpoint=way, about=about,
+                name=name, rank=rank, world=world,
             )  # fmt: skip
             with closing(steps):
                 yield from steps
             if rank == 0:
                 save_learned(file, {name: task.context.vectors}, about)
+                way.unlink(missing_ok=True)  # not before: what was learned is in one of the two at any time
             if world > 1:
                 torch.distributed.barrier()
         contexts, made = load_learned(file)
@@ -599,7 +610,7 @@ class FmaWsss:
     def _keep_learned(self, file: Path, about: dict, rank: int, world: int) -> None:
         """Lays the classification prompts that were learned before into the work folder: seeds that lie there must be theirs."""
         known = {**about, "fingerprint": self._only(TASKS[0]).fingerprint}
-        if file.exists():
+        if _all_see(file, world):
             check_belongs(file, load_learned(file)[1], **known)
         elif rank == 0:
             save_learned(file, self._only(TASKS[0]).contexts, known)
@@ -643,6 +654,16 @@ def coarse_seeds(method: FmaWsss, data: DataSet, folder: Path, *, rank: int = 0,
                 seed = numbers[method.segment(sample, tokens=tokens).labels.cpu().numpy()]
             save_mask(file, seed)
         yield FitStep(done, len(share), {}, 0.0, time.perf_counter() - clock, "coarse seeds")
+
+
+def _all_see(file: Path, world: int) -> bool:
+    """Whether the file is there, looked at by all processes before one of them can go on and make it."""
+    if world == 1:
+        return file.exists()
+    torch.distributed.barrier()
+    there = file.exists()
+    torch.distributed.barrier()
+    return there
 
 
 def _seed_file(folder: Path, index: int) -> Path:

@@ -179,7 +179,7 @@ def _settings(clip: Clip, order: Order) -> dict:
     for fine in ("", "fine_"):
         rate = order.rate * getattr(preset, f"{fine}rate") / _rate(clip, order.subject)
         warm_up = min(getattr(preset, f"{fine}warm_up"), order.steps // 10)
-        changes |= {f"{fine}steps": order.steps, f"{fine}horizon": order.steps, f"{fine}warm_up": warm_up, f"{fine}rate": rate}
+        changes |= {f"{fine}steps": order.steps, f"{fine}warm_up": warm_up, f"{fine}rate": rate}
         changes[f"{fine}parts"] = 1
     return changes
 
