@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from kit import cam, refine, words
 from kit.data import DataSet, Entry, Sample, toy_data
@@ -375,6 +376,17 @@ def test_a_way_of_other_settings_is_refused(clip, data, tmp_path):
             list(FmaWsss(clip, **QUICK, vote_power=3.0).fit(data, path))
 
 
+def test_a_way_with_other_labels_is_refused(clip, data, tmp_path):
+    path = tmp_path / "prompts.safetensors"
+    steps = FmaWsss(clip, **QUICK).fit(data, path)
+    next(step for step in steps if step.task == "segmentation")
+    steps.close()
+    relabelled = dataclasses.replace(data, entries=tuple(dataclasses.replace(entry, names=lambda: ("cat",)) for entry in data.entries))
+    with pytest.raises(ValueError, match="learned with list"):
+        list(FmaWsss(clip, **QUICK).fit(relabelled, path))
+    assert list(FmaWsss(clip, **QUICK).fit(data, path))[-1].step == QUICK["fine_steps"]  # its own labels go on
+
+
 def test_one_task_alone_and_the_other_later(clip, data, learned):
     method = FmaWsss(clip, **QUICK)
     with pytest.raises(FitError, match="learn these first"):
@@ -469,6 +481,23 @@ def test_pictures_without_a_class_in_the_seed_teach_nothing(clip, data):
     assert torch.allclose(heavy["foreground"], 4 * alone["foreground"]) and torch.equal(heavy["background"], alone["background"])
 
 
+def test_on_coco_a_view_asks_for_the_classes_of_its_image(clip, data):
+    method = FmaWsss(clip, **QUICK)
+    views = CachedViews(clip, data, prepare=clip.prepare)
+    list(views.fill())
+    labels, context = label_rows(views.names, data.classes), prompt_context(clip, method.settings, data.classes, TASKS[1])
+    empty = np.zeros((64, 64), np.uint8)
+    of_seed = SegmentationTask(clip, context, views, 20, lambda index: empty)
+    of_image = SegmentationTask(clip, context, views, 20, lambda index: empty, labels=labels)
+    shown = [index for index, names in enumerate(views.names) if names][:2]
+    assert of_seed.losses(shown, torch.Generator()) == {}
+    losses = of_image.losses(shown, torch.Generator())
+    assert losses["foreground"] == 0 and losses["background"] > 0  # classes that are not in the piece: all of it should be cold
+    with pytest.raises(SettingsError, match="fine_labels"):
+        preset("coco", fine_labels="truth")
+    assert preset("voc").fine_labels == "seed"
+
+
 def test_empty_names_and_their_contexts(clip, data):
     context = prompt_context(clip, preset("toy"), data.classes, TASKS[1])
     assert context.names == (*data.classes, *[""] * 22) and context.vectors.shape == (42, 16, 128)
@@ -503,6 +532,15 @@ def test_every_picture_is_large_enough_for_its_piece(size):
     for chance in range(4):
         view, cut = augmented(*gradient(*size), crop=96, scale=(100, 160), random=np.random.default_rng(chance))
         assert view.shape == (96, 96, 3) and cut.shape == (96, 96)
+
+
+def test_the_longer_side_spans_the_scale(monkeypatch):
+    lengths, resize = set(), Image.Image.resize
+    noted = lambda self, size, *more, **named: lengths.add(max(size)) or resize(self, size, *more, **named)  # noqa: E731
+    monkeypatch.setattr(Image.Image, "resize", noted)
+    for chance in range(60):
+        augmented(*gradient(100, 80), crop=8, scale=(20, 23), random=np.random.default_rng(chance))
+    assert lengths == {20, 21, 22, 23}
 
 
 def test_colours_change_within_bounds():
@@ -540,6 +578,8 @@ def test_cached_views_refuse_what_does_not_fit(clip, data):
     mixed = dataclasses.replace(data, entries=(*data.entries, *other.entries))
     with pytest.raises(FitError, match="pictures of one size"):
         list(CachedViews(clip, mixed, prepare=clip.prepare).fill())
+    with pytest.raises(FitError, match="pictures of one size"):  # of one size once they are prepared, but their seeds would not be
+        list(CachedViews(clip, mixed, prepare=lambda image: clip.prepare(image, side=64)).fill())
 
 
 def test_labels_outside_the_classes_are_refused():

@@ -113,10 +113,14 @@ def learned(clip: Clip, data: DataSet, seed: int, file: Path) -> FmaWsss:
         return FmaWsss.load(file, clip)
     file.parent.mkdir(parents=True, exist_ok=True)
     clock, said = time.monotonic(), None
-    for step in method.fit(data, file):
-        if step.task != said:
-            said = step.task
-            print(f"{file.stem}: {said}, {step.steps} steps, after {time.monotonic() - clock:.0f} s", flush=True)
+    try:
+        for step in method.fit(data, file):
+            if step.task != said:
+                said = step.task
+                print(f"{file.stem}: {said}, {step.steps} steps, after {time.monotonic() - clock:.0f} s", flush=True)
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to go on", flush=True)
+        raise typer.Exit(130) from None
     print(f"{file.stem}: learned in {time.monotonic() - clock:.0f} s", flush=True)
     return method
 
@@ -200,7 +204,7 @@ def table(rows: list[dict], about: Mapping) -> str:
     return "\n".join([
         *lines, "",
         f"{about['images']} scenes of the drawn world's validation split, prompts learned from {about['learned_from']} scenes of the "
-        f"training split with superpixels in SAM's place, mean ± standard deviation over {seeds} seeds.",
+        f"training split with superpixels in SAM's place, mean ± standard deviation over {seeds} seed{'s' * (seeds != 1)}.",
     ])  # fmt: skip
 
 
