@@ -48,14 +48,20 @@ def load_learned(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict]:
         raise LearnedError(f"{path}: this is no file of something the kit has learned; learn one with python -m kit fit") from error
 
 
-def check_belongs(path: str | os.PathLike, about: Mapping, **expected) -> None:
-    """Refuses a learned file whose description differs from what is expected.   Raises LearnedError that names the first difference."""
+def check_belongs(path: str | os.PathLike, about: Mapping, *, clip_name: str = "", **expected) -> None:
+    """Refuses a learned file whose description differs from what is expected.   Raises LearnedError that names the first difference.
+
+    clip_name: what the CLIP is called here, said beside the fingerprint `clip` if the file has a name for its own.
+    """
     for name, wanted in expected.items():
-        if about.get(name) != wanted:
-            raise LearnedError(
-                f"{path}: this was learned with {name.replace('_', ' ')} {_short(about.get(name))}, here it is {_short(wanted)}; "
-                "take the file that fits, or learn one with python -m kit fit"
-            )
+        if (made := about.get(name)) == wanted:
+            continue
+        then, here = f"{name.replace('_', ' ')} {_short(made)}", _short(wanted)
+        if name == "clip" and clip_name and "model" in about:
+            then, here = f"{about['model']} ({str(made)[:4]}…)", f"{clip_name} ({wanted[:4]}…)"
+        raise LearnedError(
+            f"{path}: this was learned with {then}, here it is {here}; take the file that fits, or learn one with python -m kit fit"
+        )
 
 
 def _short(value) -> str:

@@ -22,6 +22,7 @@ MASKS, MAPS, OVERLAYS = "SegmentationClass", "maps", "overlays"
 ENDINGS = {MASKS: ".png", MAPS: ".npz", OVERLAYS: ".png"}
 MANIFEST = "manifest.json"
 JOURNALS = "manifest.rank*.jsonl"
+LIST = "list of pictures"  # in a description the hash of it
 PART = re.compile(r"\.[0-9a-f]{16}\.part")  # what a killed run leaves of a file
 RANDOM = "nothing in this method is random"
 LEARNED_RANDOM = "the prompts were learned with this seed; nothing is random when the masks are made"
@@ -82,7 +83,7 @@ def description(method: Method, data: DataSet, batch: int) -> dict:
         "labels from": data.labels_from,
         "classes": list(data.classes),
         "pictures": len(data),
-        "list of pictures": ids,
+        LIST: ids,
         "batch": batch,
     }
 
@@ -95,7 +96,12 @@ def differences(old: Mapping, new: Mapping) -> list[str]:
 
     then, now = flat(old), flat(json.loads(json.dumps(new)))  # as it will stand in the file: lists, no tuples
     names = [name for name in {**now, **then} if then.get(name) != now.get(name)]
-    return [f"{name}={_short(then.get(name))}, now {_short(now.get(name))}" for name in names]
+    told = {name: f"{name}={_short(then.get(name))}, now {_short(now.get(name))}" for name in names}
+    if LIST in told:
+        told[LIST] = "another list of pictures"
+        if "pictures" in told:  # how many there are says it already
+            del told[LIST]
+    return list(told.values())
 
 
 def _short(value) -> str:

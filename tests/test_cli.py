@@ -592,13 +592,17 @@ def test_the_pace_counts_work_and_says_what_is_left():
     for _ in range(500):
         pace.step(worked=False)
     assert str(pace) == "500 of 10,582"  # what was there already says nothing about the speed
-    now = 40.0
+    now = 100.0
+    pace.step()
+    assert str(pace) == "501 of 10,582"  # nor does the first, which waited for the start of everything
+    now = 140.0
     for _ in range(740):
         pace.step()
-    assert str(pace) == "1,240 of 10,582, 18.5 images/s, 8 min left"
-    slow = Pace(2, clock=iter([0.0, 4.0]).__next__)
+    assert str(pace) == "1,241 of 10,582, 18.5 images/s, 8 min left"
+    slow = Pace(3, clock=iter([20.0, 24.0]).__next__)
     slow.step()
-    assert str(slow) == "1 of 2, 4.0 s/image, 4 s left"
+    slow.step()
+    assert str(slow) == "2 of 3, 4.0 s/image, 4 s left"
     assert [in_words(seconds) for seconds in (0.4, 59.7, 5_000, 9_000)] == ["0 s", "1 min", "83 min", "2 h 30 min"]
 
 
@@ -620,7 +624,7 @@ def test_segment_writes_what_the_method_makes(folder, scene):
     result = segment(folder / "photo.png", "--classes", "dog, boat", "--out", out, "--confidence", "0.6")
     assert result.exit_code == 0, result.output
     assert sorted(path.name for path in out.iterdir()) == ["photo.png", "photo_maps.npz", "photo_overlay.png", "photo_settings.json"]
-    assert "1 of 1 pictures" in result.stdout and "dog = 12, boat = 4" in result.stdout and "photograph asks too much" in result.stderr
+    assert "1 of 1 picture is in" in result.stdout and "dog = 12, boat = 4" in result.stdout and "photograph asks too much" in result.stderr
 
     method = ClipEs(Clip.load("tiny"), iterations=1, side=64, confidence=0.6)
     expected = method.segment(Sample(scene, ("dog", "boat")))

@@ -253,12 +253,12 @@ def test_files_that_do_not_fit_are_refused(learned, tmp_path, command):
         "evaluate": ("evaluate", *TOY, "--images", 1), "generate": ("generate", *TOY, "--images", 1, "--out", tmp_path / "out"),
         "segment": ("segment", tmp_path / "scene.png", "--classes", "dog", "--out", tmp_path / "out"),
     }[command]  # fmt: skip
-    assert refused(kit(*run, "--weights", other), "learned with clip 0000")
+    assert refused(kit(*run, "--weights", other), "learned with tiny (0000…), here it is tiny (")
     assert refused(kit(*run, "--weights", foreign), "belongs to the method magic")
     assert refused(kit(*run, "--weights", tmp_path / "text"), "no file of something the kit has learned")
     assert refused(kit(*run, "--weights", file, "--method", "clip-es"), "belongs to the method fma-wsss, not to clip-es")
     assert refused(kit(*run, "--weights", file, "--set", "context=9"), "belongs to the learned prompts")
-    assert refused(kit(*run, "--weights", file, "--refiner", "crf"), "--refiner crf: fma-wsss has no such setting")
+    assert refused(kit(*run, "--weights", file, "--refiner", "crf"), "--refiner crf: fma-wsss has no refiner: its masks vote")
     assert not (tmp_path / "out").exists()
 
 

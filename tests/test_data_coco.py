@@ -138,8 +138,8 @@ def test_grey_pictures_are_coloured_and_missing_ones_are_named(root):
 
 def test_where_the_data_comes_from(root, tmp_path):
     for call, told in (
-        ({"root": root}, "expected the folder train2014 there; .*annotations_trainval2014.zip"),
-        ({"root": tmp_path / "none", "split": "val"}, "expected the folder val2014"),
+        ({"root": root}, "expected the folder train2014 there; val2014 is there: --split val; .*annotations_trainval2014.zip"),
+        ({"root": tmp_path / "none", "split": "val"}, "expected the folder val2014 there; MS COCO"),
         ({"root": root, "split": "test"}, "train, val, got 'test'"),
     ):
         with pytest.raises(DataError, match=told):

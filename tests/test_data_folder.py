@@ -48,6 +48,9 @@ def test_a_folder_is_read_in_the_order_of_its_list(tmp_path):
         ("a.jpg,wheel;cat;axle", None, ("wheel", "cat", "axle")),
         ("a.jpg,wheel", "axle\n\nwheel\r\n", ("axle", "wheel")),
         ("a.jpg,1", "background\naxle\nwheel\n", ("axle", "wheel")),
+        ("a.jpg,cat;wombat", None, ("cat", "wombat")),
+        ("a.jpg,wheel;cot;cat", None, ("wheel", "cot", "cat")),
+        ("a.jpg,cat;dgo", "dgo\ncat", ("dgo", "cat")),
     ],
 )
 def test_the_order_of_the_classes(tmp_path, csv, classes, expected):
@@ -56,13 +59,41 @@ def test_the_order_of_the_classes(tmp_path, csv, classes, expected):
 
 @pytest.mark.parametrize("place", ["masks", "SegmentationClass"])
 def test_masks_are_the_truth(tmp_path, place):
-    folder(tmp_path, "a/b.jpg,wheel\nc.jpg,axle", "a/b.jpg", "c.jpg", masks=[("a_b.png", 1)])
+    folder(tmp_path, "a/b.jpg,wheel\nc.jpg,axle", "a/b.jpg", "c.jpg", classes="wheel\naxle", masks=[("a_b.png", 1)])
     (tmp_path / "masks").rename(tmp_path / place)
     first, second = read(tmp_path).entries
     assert first.id == "a_b" and (first.sample(truth=True).truth == 1).all() and second.truth is None
     save_mask(tmp_path / place / "a_b.png", np.full((5, 7), 3))
     with pytest.raises(DataError, match="a_b.png: expected labels 0..2 and 255, got 3"):
         first.truth()
+
+
+@pytest.mark.parametrize(
+    ("csv", "told"),
+    [
+        ("a.jpg,cat\nb.jpg,dog;sofaa", "labels.csv, line 2: 'sofaa' is no class of VOC.*is 'sofa': correct the name, or write classes.txt"),
+        ("a.jpg,Person;cat\nb.jpg,dog", "line 1: 'Person' is no class of VOC.*nearest is 'person'"),
+        ("b.jpg,cat;toaster\na.jpg,trafic light", "line 2: 'trafic light' is no class of COCO.*nearest is 'traffic light'"),
+    ],
+)
+def test_a_misspelt_class_does_not_number_all_of_them_anew(tmp_path, csv, told):
+    folder(tmp_path, csv, "a.jpg", "b.jpg")
+    with pytest.raises(DataError, match=told):
+        read(tmp_path)
+    mine = ("toaster", "Person", "trafic light", "sofaa", "dog", "cat")
+    (tmp_path / "classes.txt").write_text("\n".join(mine))
+    assert read(tmp_path).classes == mine
+
+
+def test_masks_need_known_numbers(tmp_path):
+    folder(tmp_path, "a.jpg,cat;dgo", "a.jpg", masks=[("a.png", 8)])
+    with pytest.raises(DataError, match="classes.txt: there is no such file, but only it can say what the numbers in masks mean"):
+        read(tmp_path)
+    (tmp_path / "labels.csv").write_text("a.jpg,cat;dog")
+    assert read(tmp_path).classes == VOC_CLASSES
+    (tmp_path / "labels.csv").write_text("a.jpg,wombat")
+    (tmp_path / "masks/a.png").unlink()
+    assert read(tmp_path).classes == ("wombat",)
 
 
 def test_labels_from_masks(tmp_path):
@@ -99,7 +130,7 @@ def test_another_list(tmp_path):
         ("sub/../../b.jpg,dog", "is no picture within"),
         ("b\0.jpg,dog", "is no picture within"),
         ("none.jpg,dog", "none.jpg: there is no such picture, though .*labels.csv names it"),
-        ("a.jpg,dog", "stands twice"),
+        ("a.jpg,dog", "labels.csv, line 4: a.jpg stands twice"),
         ("a,dog", "a.jpg: its mask would have the same name as that of a.jpg"),
         ("x/y.jpg,dog", "same name as that of x_y.jpg"),
         ("A.png,dog", "same name as that of a.jpg"),

@@ -89,7 +89,7 @@ def test_where_the_data_comes_from(root, tmp_path):
             {"root": root, "split": "train_aug"},
             "train_aug.txt: there is no such list; it is no part of the official download.*SBD.*Hariharan",
         ),
-        ({"root": root, "split": "trainval"}, "trainval.txt: there is no such list"),
+        ({"root": root, "split": "trainval"}, "trainval.txt: there is no such list; PASCAL.*; train is there: --split train$"),
         ({"root": root, "split": "test"}, "train, val, trainval, train_aug, got 'test'"),
     ):
         with pytest.raises(DataError, match=told):

@@ -45,3 +45,7 @@ def test_a_mismatch_names_both_sides():
         check_belongs("f", ABOUT, classes=["dog", "cat"])
     with pytest.raises(LearnedError, match="split null"):
         check_belongs("f", ABOUT, split="train")
+    named = {**ABOUT, "model": "tiny"}
+    check_belongs("f", named, clip_name="other", clip="abc")
+    with pytest.raises(LearnedError, match=r"learned with tiny \(abc…\), here it is ViT-B-32:random \(1d37…\); take"):
+        check_belongs("f", named, clip_name="ViT-B-32:random", clip="1d37c8")

@@ -10,6 +10,9 @@ def test_differences_are_told_in_words():
     assert differences(old, {"model": "tiny", "settings": {"power": 1, "layers": (0, 1)}}) == []
     assert differences(old, {"model": "tiny", "settings": {"power": 2, "layers": (0, 1)}}) == ["power=1, now 2"]
     assert differences(old, {"model": "other", "settings": {"power": 1}}) == ["model=tiny, now other", "layers=[0, 1], now null"]
+    old = {"pictures": 3, "list of pictures": "0a1b"}
+    assert differences(old, {"pictures": 3, "list of pictures": "2c3d"}) == ["another list of pictures"]
+    assert differences(old, {"pictures": 4, "list of pictures": "2c3d"}) == ["pictures=3, now 4"]
     told = differences({"words": "a" * 100}, {"words": "b"})
     assert told[0].endswith("..., now b") and len(told[0]) < 80
 

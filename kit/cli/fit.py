@@ -117,10 +117,11 @@ def _check_parts(method: "FmaWsss", count: int, world: int) -> None:
     """Refuses, before pictures are encoded, batches that cannot be cut so."""
     for name in ("", "fine_"):
         batch, parts = (getattr(method.settings, f"{name}{what}") for what in ("batch", "parts"))
-        if (parts := max(parts, world)) % world or parts > min(batch, count):
-            raise options.OptionError(
-                f"{name}parts {parts}: expected a multiple of the {world} processes, at most the {min(batch, count)} pictures of a batch"
-            )
+        most = min(batch, count)
+        if (parts := max(parts, world)) % world or parts > most:
+            several = f"a multiple of the {world} processes, " if world > 1 else ""
+            pictures = output.counted(most, "pictures")
+            raise options.OptionError(f"{name}parts {parts}: expected {several}at most the {pictures} of a batch")
 
 
 def _begun(out: Path, method: "FmaWsss", pictures: "DataSet", tasks: tuple[str, ...], restart: bool) -> str:
@@ -233,7 +234,8 @@ def _summary(out: Path, pictures: "DataSet", course: Course, seconds: float, use
     contexts, _ = load_learned(out)
     of_split = f"split {pictures.split} of " if pictures.split else ""
     print(
-        f"learned from {len(pictures):,} images of {of_split}{pictures.name}, labels: {pictures.labels_from}, in {output.in_words(seconds)}"
+        f"learned from {output.counted(len(pictures), 'images')} of {of_split}{pictures.name}, labels: {pictures.labels_from}, "
+        f"in {output.in_words(seconds)}"
     )
     for task, vectors in contexts.items():
         words = "learned before"

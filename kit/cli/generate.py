@@ -123,7 +123,8 @@ def _summary(out: Path, pictures: "DataSet", states: Counter, shard: "Shard") ->
     there = sum(record["state"] in ("written", "kept") for record in records.values())
     now = f"{states['written']:,} written now, {states['kept']:,} kept" + (f" by process 1 of {shard.world}" if shard.world > 1 else "")
     total = len(records) + len(pictures.refused)
-    print(f"{there:,} of {total:,} masks are in {out / MASKS}: {now}, {len(refused):,} refused")
+    masks = f"{output.counted(total, 'masks')} {'is' if total == 1 else 'are'}"
+    print(f"{there:,} of {masks} in {out / MASKS}: {now}, {len(refused):,} refused")
     print(f"labels: 0 = background, 1 to {len(pictures.classes)} = {pictures.classes[0]} to {pictures.classes[-1]}, 255 = uncertain")
     if refused:
         raise typer.Exit(1)

@@ -36,6 +36,7 @@ _WEIGHTS_HELP = (
     "What `python -m kit fit` learned; none: hand-written prompts.  [default: with the tiny CLIP what the kit brings, if it does]"
 )
 _SET_HELP = "Any setting of the method, its value as JSON: --set power=1 --set layers=[0,1]. May be repeated; a wrong name lists them all."
+_WORKERS_HELP = "Processes for the refiner.  [default: one for each core, fewer for few images]"
 Data = Annotated[str, typer.Option(metavar="NAME", help="toy (the drawn world), voc, coco, or folder (pictures of your own).")]
 Root = Annotated[Path | None, typer.Option(metavar="DIR", help="The folder the data set lies in; toy has none.", show_default=False)]
 Split = Annotated[str | None, typer.Option(metavar="NAME", help=_SPLIT_HELP)]
@@ -48,9 +49,9 @@ Weights = Annotated[str | None, typer.Option(metavar="FILE", help=_WEIGHTS_HELP)
 Model = Annotated[str, typer.Option(metavar="MODEL", help=_MODEL_HELP)]
 Device = Annotated[str | None, typer.Option(metavar="DEVICE", help="cpu, cuda, cuda:1 or mps.  [default: a GPU if there is one]")]
 Precision = Annotated[str, typer.Option(metavar="NAME", help="float32, or bfloat16: a faster encoder, masks not bit for bit the same.")]
-Refiner = Annotated[str | None, typer.Option(metavar="NAME", help="crf, pixel-adaptive or none.  [default: crf]")]
+Refiner = Annotated[str | None, typer.Option(metavar="NAME", help="crf, pixel-adaptive or none (clip-es).  [default: crf]")]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help=_SET_HELP)]
-Workers = Annotated[int | None, typer.Option(min=1, metavar="N", help="Processes for the refiner.  [default: one for each core]")]
+Workers = Annotated[int | None, typer.Option(min=1, metavar="N", help=_WORKERS_HELP)]
 JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write everything to this file, as JSON.")]
 
 
@@ -154,7 +155,8 @@ def chosen_settings(
     for name, value in options.items():
         if value is not None:
             if name not in names:
-                raise OptionError(f"--{name} {value}: {method} has no such setting")
+                why = "has no refiner: its masks vote" if name == "refiner" else "has no such setting"
+                raise OptionError(f"--{name} {value}: {method} {why}")
             if name in changes:
                 raise OptionError(f"{name} is given twice: as --set {name} and as --{name}")
             changes[name] = value
@@ -197,6 +199,7 @@ def chosen_method(
 ) -> "AnyMethod":
     """The method with what was learned or the settings that fit the model and the data set, changed as asked for; quiet: without notes."""
     from kit.encode import Clip
+    from kit.learned import check_belongs, load_learned
     from kit.methods import METHODS
     from kit.refine import has_dense_crf
 
@@ -207,6 +210,7 @@ def chosen_method(
         say("note: the tiny CLIP knows the drawn world only, a photograph asks too much of it: take --model ViT-B-16-quickgelu:openai")
     kind = METHODS[name]
     if weights is not None:
+        check_belongs(weights, load_learned(weights)[1], clip_name=clip.name, method=name, clip=clip.fingerprint)
         method = kind.load(weights, clip, **changes)
     else:
         method = kind(clip, kind.preset(preset_name(clip.is_tiny, data), **changes))

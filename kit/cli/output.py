@@ -24,27 +24,42 @@ def say(sentence: str) -> None:
 
 
 class Pace:
-    """How far a run is and how long it still takes, in words: "1,240 of 10,582, 18.3 images/s, 8 min left"."""
+    """How far a run is and how long it still takes, in words: "1,240 of 10,582, 18.3 images/s, 8 min left".
+
+    The clock starts when the first work is done: what it took had the start of the program in it.
+    """
 
     def __init__(self, total: int, *, unit: str = "images", clock: Callable[[], float] = time.monotonic):
         self.total, self.unit, self.clock = total, unit, clock
-        self.done = self.worked = 0
-        self.start = clock()
+        self.done = self.worked = 0  # worked: since the clock was started
+        self.start: float | None = None
 
     def step(self, count: int = 1, *, worked: bool = True) -> None:
         """More is done; worked: whether it took work, for what was there already says nothing about the speed."""
         self.done += count
         self.total = max(self.total, self.done)  # a process of several knows only roughly how large its share is
-        self.worked += count * worked
+        if worked and self.start is None:
+            self.start = self.clock()
+        elif worked:
+            self.worked += count
 
     def __str__(self) -> str:
-        counted = f"{self.done:,} of {self.total:,}"
-        seconds = self.clock() - self.start
+        so_far = f"{self.done:,} of {self.total:,}"
+        seconds = 0.0 if self.start is None else self.clock() - self.start
         if not self.worked or seconds <= 0:
-            return counted
+            return so_far
         rate = self.worked / seconds
         speed = f"{rate:.1f} {self.unit}/s" if rate >= 0.95 else f"{1 / rate:.1f} s/{self.unit.removesuffix('s')}"
-        return f"{counted}, {speed}, {in_words((self.total - self.done) / rate)} left"
+        return f"{so_far}, {speed}, {in_words((self.total - self.done) / rate)} left"
+
+
+def counted(count: int, things: str) -> str:
+    """A number of things, one of them without the s.
+
+    >>> counted(1, "images"), counted(2000, "images")
+    ('1 image', '2,000 images')
+    """
+    return f"{count:,} {things.removesuffix('s') if count == 1 else things}"
 
 
 def in_words(seconds: float) -> str:
@@ -102,11 +117,9 @@ def learning(*, quiet: bool = False) -> Iterator[Callable[["FitStep"], None]]:
 
         def tell(step: "FitStep") -> None:
             nonlocal pace, task
-            if step.task != task:  # what an earlier run did says nothing about the speed, nor does the first step
+            if step.task != task:
                 task, pace = step.task, Pace(step.steps, unit="steps" if step.rate else "images")
-                pace.step(step.step, worked=False)
-            else:
-                pace.step(step.step - pace.done)
+            pace.step(step.step - pace.done)  # the first one has what an earlier run did in it
             show(task, pace, f", loss {step.loss:.4f}" if step.losses else "")
 
         yield tell

@@ -84,7 +84,7 @@ def segment(
             raise options.OptionError(f"--out {out}: this folder cannot be made ({error.strerror or error})") from error
     labels = _label_numbers(names)
     unread = unwritten = 0
-    with output.progress(f"{len(files):,} pictures", len(files), unit="pictures") as advance:
+    with output.progress(output.counted(len(files), "pictures"), len(files), unit="pictures") as advance:
         for path, name in files.items():
             if name != path.stem:
                 output.say(f"{path}: its results are called {name}, for {path.stem} is taken")
@@ -110,7 +110,8 @@ def segment(
     done = len(files) - unread - unwritten
     if done:
         numbers = ", ".join(f"{name} = {number}" for name, number in labels.items())
-        print(f"{done} of {len(files)} pictures are in {out}: {numbers}, background = 0, uncertain = 255")
+        of = f"{output.counted(len(files), 'pictures')} {'is' if len(files) == 1 else 'are'}"
+        print(f"{done:,} of {of} in {out}: {numbers}, background = 0, uncertain = 255")
     for count, what in ((unread, "read"), (unwritten, "written")):
         if count:
             output.say(f"{count} of {len(files)} could not be {what}")

@@ -77,7 +77,7 @@ def sweep(
         pictures = options.opened_data(data, root=root, split=split, labels=labels, images=images, size=size, skip_bad=skip_bad)
         check_truth(pictures, skip_bad=skip_bad)
         if seeds > len(pictures):
-            raise options.OptionError(f"--seeds {seeds}: there are only {len(pictures)} images to cut into so many draws")
+            raise options.OptionError(f"--seeds {seeds}: only {output.counted(len(pictures), 'images')} to cut into so many draws")
         fixed = None if "refiner" in values else chosen_settings.get("refiner", "none")
         uses_crf = "crf" in values.get("refiner", (fixed,)) and stage in (None, "refined")
         chosen_settings |= {"refiner": "crf" if uses_crf else "none"}

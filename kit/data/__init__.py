@@ -12,6 +12,7 @@ from kit.data.voc import voc_data
 __all__ = ["DataError", "DataSet", "Entry", "Sample", "coco_data", "folder_data", "open_data", "toy_data", "toy_samples", "voc_data"]
 
 NAMES = ("toy", "voc", "coco", "folder")
+OWN_LABELS = {"xml": "voc", "instances": "coco"}  # which data set has labels of this name
 
 
 def open_data(
@@ -42,6 +43,11 @@ def open_data(
         return toy_data(split or "val", 200 if count is None else count, size=size)
     if root is None:
         raise DataError(f"{name} needs root, the folder it lies in; give its path")
+    if labels in OWN_LABELS and OWN_LABELS[labels] != name:
+        own = "".join(f"{value}, " for value, owner in OWN_LABELS.items() if owner == name)
+        raise DataError(
+            f"--labels {labels} belongs to {OWN_LABELS[labels]}; {name} takes {own}masks, or a list that ends in .csv, .txt, .json or .npy"
+        )
     if name == "folder":
         if split is not None:
             raise DataError(f"a folder has no splits, got split {split!r}; leave it out and give each split a folder of its own")

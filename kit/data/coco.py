@@ -124,7 +124,10 @@ def _pictures(root: Path, split: str, instances: Path) -> Path:
     folder = next((folder for folder in folders if folder.is_dir()), None)
     if folder is None or not instances.is_file():
         missing = f"the folder {split}2014" if folder is None else f"annotations/{instances.name}"
-        raise DataError(f"{root}: expected {missing} there; {SOURCE}")
+        other = next(name for name in ("train", "val") if name != split)
+        there = any((place / f"{other}2014").is_dir() for place in (root, root / "images"))
+        hint = f"{other}2014 is there: --split {other}; " if there else ""
+        raise DataError(f"{root}: expected {missing} there; {hint}{SOURCE}")
     return folder
 
 

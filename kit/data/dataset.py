@@ -1,7 +1,7 @@
 """A data set: pictures that are read one at a time, with their image-level labels and, where known, their truth."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,10 +74,16 @@ class DataSet:
 
 
 def collected(
-    ids: Iterable[str], entry: Callable[[str], Entry], *, count: int | None = None, skip_bad: bool = False
+    ids: Iterable[str],
+    entry: Callable[[str], Entry],
+    *,
+    count: int | None = None,
+    skip_bad: bool = False,
+    repeated: Mapping[str, str] | None = None,
 ) -> tuple[tuple[Entry, ...], tuple[tuple[str, str], ...]]:
     """The first `count` entries that can be made (None: all), and (id, reason) of what was refused on the way.
 
+    repeated: where an id stands the second time, if that is known: "labels.csv, line 4".
     Raises DataError for the first refusal unless skip_bad is set, and if nothing is left.
     """
     entries, refused, seen = [], [], set()
@@ -86,7 +92,7 @@ def collected(
             break
         try:
             if id in seen:
-                raise DataError(f"{id} stands twice in the list; remove one of them")
+                raise DataError(f"{f'{repeated[id]}: ' if repeated else ''}{id} stands twice in the list; remove one of them")
             seen.add(id)
             entries.append(entry(id))
         except DataError as error:

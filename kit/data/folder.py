@@ -1,16 +1,18 @@
 """A folder of your own: pictures, labels.csv and, if you have them, masks."""
 
+import difflib
 from functools import partial
 from os import PathLike
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from kit.data.dataset import DataError, DataSet, Entry, collected
-from kit.data.labels import PICTURES, Cell, LabelList, key_of, names_in, names_of_cells, read_truth, written_rows
+from kit.data.labels import PICTURES, Cell, LabelList, Row, key_of, names_in, names_of_cells, read_truth, written_rows
 from kit.images import image_size, load_image
 from kit.words import COCO_CLASSES, VOC_CLASSES
 
 LAYOUT = 'a folder with pictures and labels.csv, a line for each picture such as "cat1.jpg,cat;sofa"; masks/cat1.png is its truth, if known'
 MOST = 254  # classes a mask has numbers for, besides 0 and 255
+NEAR = 0.7  # how alike two names have to be for one to be the other misspelt; "wombat" and "cat" are 0.67
 
 
 def folder_data(root: str | PathLike, *, labels: str | PathLike | None = None, count: int | None = None, skip_bad: bool = False) -> DataSet:
@@ -18,7 +20,8 @@ def folder_data(root: str | PathLike, *, labels: str | PathLike | None = None, c
 
     labels: None for labels.csv; "masks" for all pictures with the labels in their truth; else the path of another list. Truth:
     masks/ID.png or SegmentationClass/ID.png; the id of a/b.jpg is a_b. Classes: those of classes.txt, one a line (a first line "background"
-    is label 0); without it VOC's or COCO's if these have all the names, else the names in the order in which they appear.
+    is label 0); without it VOC's or COCO's if these have all the names, else, where there are no masks, the names in the order in which
+    they appear.
     Raises DataError naming the file that is missing or wrong; with skip_bad what concerns one picture goes to `refused` instead.
     """
     root = Path(root)
@@ -30,6 +33,7 @@ def folder_data(root: str | PathLike, *, labels: str | PathLike | None = None, c
     classes = _classes(root)
     masks = next((folder for folder in (root / "masks", root / "SegmentationClass") if folder.is_dir()), None)
     rows: dict[str, tuple[str, list[Cell]]] = {}
+    repeated: dict[str, str] = {}
     listed = None
     if path is None or path.suffix.lower() == ".npy":
         if classes is None:
@@ -40,7 +44,8 @@ def folder_data(root: str | PathLike, *, labels: str | PathLike | None = None, c
         table = written_rows(path)
         files = [file for _, file, _ in table]
         rows = {file: (where, cells) for where, file, cells in reversed(table)}
-        classes = classes or _classes_of([cell for _, _, cells in table for cell in cells], path)
+        repeated = {file: where for where, file, _ in reversed(table) if where != rows[file][0]}
+        classes = classes or _classes_of(table, path, root, masks)
     owner: dict[str, str] = {}
 
     def entry(file: str) -> Entry:
@@ -61,7 +66,7 @@ def folder_data(root: str | PathLike, *, labels: str | PathLike | None = None, c
         truth = None if mask is None else partial(read_truth, mask, classes)
         return Entry(id, names, partial(image_size, picture), partial(load_image, picture), truth)
 
-    entries, refused = collected(files, entry, count=count, skip_bad=skip_bad)
+    entries, refused = collected(files, entry, count=count, skip_bad=skip_bad, repeated=repeated)
     labels_from = "the truth masks" if path is None else "labels.csv" if labels is None else str(labels)
     return DataSet("folder", root.resolve().name, classes, labels_from, entries, refused)
 
@@ -99,13 +104,31 @@ def _classes(root: Path) -> tuple[str, ...] | None:
     return tuple(names)
 
 
-def _classes_of(cells: list[Cell], path: Path) -> tuple[str, ...]:
-    names = dict.fromkeys(cells)
+def _classes_of(table: list[Row], path: Path, root: Path, masks: Path | None) -> tuple[str, ...]:
+    """The classes of a list without classes.txt.   Raises DataError if their numbers would be a guess: a misspelt name, or masks."""
+    names: dict[Cell, str] = {}  # with the line where each stands first
+    for where, _, cells in table:
+        for cell in cells:
+            names.setdefault(cell, where)
     if any(not isinstance(name, str) or name.isdecimal() for name in names):
         raise DataError(f"{path}: it has numbers for classes, and no classes.txt names them; write that file, one class a line")
-    for known in (VOC_CLASSES, COCO_CLASSES):
+    families = {"VOC": VOC_CLASSES, "COCO": COCO_CLASSES}
+    for known in families.values():
         if set(names) <= set(known):
             return known
+    for family, known in families.items():
+        strange = [name for name in names if name not in known]
+        for name in strange if 2 * len(strange) <= len(names) else ():
+            if near := difflib.get_close_matches(name.casefold(), known, 1, NEAR):
+                raise DataError(
+                    f"{names[name]}: {name!r} is no class of {family}, though other names of this list are; the nearest is {near[0]!r}: "
+                    "correct the name, or write classes.txt with the order of your classes"
+                )
+    if masks is not None and any(masks.glob("*.png")):
+        raise DataError(
+            f"{root / 'classes.txt'}: there is no such file, but only it can say what the numbers in {masks.name} mean, for the names in "
+            f"{path.name} are neither all VOC's nor all COCO's; write one class a line, in the order of the numbers"
+        )
     if len(names) > MOST:
         raise DataError(f"{path}: expected at most {MOST} classes, got {len(names):,}; is the first column the picture?")
     return tuple(names)

@@ -24,6 +24,7 @@ _HEADER_FILE = ("file", "filename", "file_name", "image", "img", "picture", "pat
 _HEADER_CLASSES = ("classes", "class", "labels", "label", "names", "categories")
 
 Cell = str | int
+Row = tuple[str, str, list[Cell]]  # where it stands, picture, classes
 
 
 # ---- masks
@@ -128,8 +129,8 @@ class LabelList:
         raise DataError(f"{self.path}: {spellings[0]} is not in this list; add it")
 
 
-def written_rows(path: Path) -> list[tuple[str, str, list[Cell]]]:
-    """What a CSV or JSON list says, row by row: (where it stands, picture, classes).   Raises DataError for an unreadable file."""
+def written_rows(path: Path) -> list[Row]:
+    """What a CSV or JSON list says, row by row.   Raises DataError for an unreadable file."""
     readers = {".csv": _csv_rows, ".txt": _csv_rows, ".json": _json_rows}
     if path.suffix.lower() not in readers:
         raise DataError(f"{path}: expected a list that ends in .csv, .txt, .json or .npy; save it as one of those")
@@ -141,7 +142,7 @@ def written_rows(path: Path) -> list[tuple[str, str, list[Cell]]]:
         raise DataError(f"{path}: this is not UTF-8 text; save the list again as UTF-8") from error
 
 
-def _csv_rows(path: Path, text: str) -> list[tuple[str, str, list[Cell]]]:
+def _csv_rows(path: Path, text: str) -> list[Row]:
     reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
     rows = []
     try:
@@ -174,7 +175,7 @@ def _is_header(fields: list[str]) -> bool:
     return len(fields) > 1 and fields[0].lower() in _HEADER_FILE and fields[1].lower() in _HEADER_CLASSES
 
 
-def _json_rows(path: Path, text: str) -> list[tuple[str, str, list[Cell]]]:
+def _json_rows(path: Path, text: str) -> list[Row]:
     try:
         content = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
@@ -190,7 +191,7 @@ def _json_rows(path: Path, text: str) -> list[tuple[str, str, list[Cell]]]:
 # ---- npy lists
 
 
-def _npy_rows(path: Path, classes: Sequence[str], ids: Sequence[str]) -> list[tuple[str, str, list[Cell]]]:
+def _npy_rows(path: Path, classes: Sequence[str], ids: Sequence[str]) -> list[Row]:
     try:
         with open(path, "rb") as file:
             content = _npy(file, path.stat().st_size)

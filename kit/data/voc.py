@@ -1,5 +1,6 @@
 """PASCAL VOC 2012 as it is unpacked, with the train_aug list if somebody put it there."""
 
+import itertools
 import xml.etree.ElementTree as ElementTree
 from functools import partial
 from os import PathLike
@@ -105,7 +106,9 @@ def _listed(root: Path, split: str) -> list[str]:
         if path.is_file():
             return listed_ids(path)
     wanted = root / "ImageSets" / LISTS[split][0]
-    raise DataError(f"{wanted}: there is no such list; {AUGMENTED if split == 'train_aug' else SOURCE}")
+    others = (name for name, files in LISTS.items() if any((root / "ImageSets" / file).is_file() for file in files))
+    hint = "".join(f"; {name} is there: --split {name}" for name in itertools.islice(others, 1))
+    raise DataError(f"{wanted}: there is no such list; {AUGMENTED if split == 'train_aug' else SOURCE}{hint}")
 
 
 def listed_ids(path: Path) -> list[str]:
