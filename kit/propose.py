@@ -89,8 +89,8 @@ def superpixels(image: np.ndarray, *, scale: float = 40.0, regions: Sequence[int
 
     image uint8 (H, W, 3) -> Proposals whose masks cover the picture once at each level; a region of level 1 is a union of regions of level
     0, one of level 2 a union of those of level 1. `regions` is the most a level may have, finest first; few colours make fewer.
-    Source: Felzenszwalb and Huttenlocher 2004 for the first regions, Ward's criterion for merging neighbours; the numbers were best on
-    scenes of the drawn world's training split.
+    Source: Felzenszwalb and Huttenlocher 2004 for the first regions, Ward's criterion for merging neighbours; the numbers were
+    chosen on scenes of the drawn world's training split, after a first look at some of its validation split.
     """
     from skimage import color, segmentation
 
