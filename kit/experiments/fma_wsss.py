@@ -62,7 +62,7 @@ def main(
     """Measure every stage of FMA-WSSS on the drawn world: learned prompts over several seeds, hand-written ones, an oracle, controls."""
     clip = Clip.load("tiny")
     about = {
-        "what": "mIoU over 21 classes on the drawn world's validation split; but for a first look at superpixels, nothing was tuned on it", "images": judged,
+        "what": "mIoU over 21 classes on the drawn world's validation split; only superpixels were first compared on it", "images": judged,
         "learned_from": scenes, "model": clip.name, "clip": clip.fingerprint, "settings": FmaWsss(clip).settings.to_dict(),
     }  # fmt: skip
     rows = recorded(out, about)
