@@ -78,6 +78,12 @@ class Tokens:
     def __len__(self) -> int:
         return len(self.last_input)
 
+    def attention_of(self, blocks: Sequence[int]) -> Tensor:
+        """The attention maps of these blocks.   -> (B, L, T, T).   Raises ClipError for tokens that were encoded without them."""
+        if any(block not in self.layers for block in blocks):
+            raise ClipError(f"expected tokens with the attention of blocks {list(blocks)}, got {list(self.layers)}: encode again")
+        return self.attention[:, [self.layers.index(block) for block in blocks]]
+
     def image(self, index: int) -> "Tokens":
         """One image of the batch, as a batch of one."""
         one = slice(index, index + 1)
@@ -153,6 +159,14 @@ class Clip:
     @property
     def layer_count(self) -> int:
         return len(self.blocks)
+
+    def chosen_blocks(self, layers: int | Sequence[int]) -> list[int]:
+        """The last so many blocks, or those named, counted from 0.   Raises ClipError for blocks that are not there."""
+        count = self.layer_count
+        chosen = list(range(count))[-min(layers, count) :] if isinstance(layers, int) else list(layers)
+        if not chosen or any(not 0 <= layer < count for layer in chosen):
+            raise ClipError(f"{self.name} has blocks 0 to {count - 1}, got layers {layers}")
+        return chosen
 
     @functools.cached_property
     def fingerprint(self) -> str:

@@ -133,6 +133,28 @@ def save_image(path: str | os.PathLike, rgb: np.ndarray) -> None:
     _write(path, Image.fromarray(np.ascontiguousarray(rgb)), {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"})
 
 
+def size_within(size: tuple[int, int], limit: int) -> tuple[int, int]:
+    """The size of a picture whose longer side is at most the limit.   (H, W) -> (H, W)."""
+    longest = max(size)
+    if longest <= limit:
+        return size
+    height, width = (max(1, round(length * limit / longest)) for length in size)
+    return height, width
+
+
+def image_within(image: np.ndarray, limit: int, resampling: Image.Resampling = Image.Resampling.BICUBIC) -> np.ndarray:
+    """The picture as it is, or made smaller to the limit.   (H, W, 3) uint8 -> the same."""
+    height, width = size = size_within(image.shape[:2], limit)
+    return image if size == image.shape[:2] else np.array(Image.fromarray(image).resize((width, height), resampling))
+
+
+def resized_labels(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A label map at another size, each pixel that of the nearest one.   uint8 (h, w) -> (H, W)."""
+    if labels.shape == size:
+        return labels
+    return np.array(Image.fromarray(labels).resize((size[1], size[0]), Image.Resampling.NEAREST))
+
+
 def _prefix(path: str | os.PathLike) -> str:
     """How a refusal begins: with the file it is about, if it is about one."""
     return f"{path}: " if path else ""

@@ -1,12 +1,17 @@
-"""Files of what was learned: safetensors that know which CLIP, classes, split and settings they belong to."""
+"""What was learned, and its files: safetensors that know which CLIP, classes, split and settings they belong to."""
 
+import functools
+import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
+from kit.encode import Clip
 from kit.files import write_whole
 
 BELONGS = "belongs_to"  # the entry of safetensors' header that holds the description
@@ -14,6 +19,65 @@ BELONGS = "belongs_to"  # the entry of safetensors' header that holds the descri
 
 class LearnedError(ValueError):
     """A file of something learned that cannot be read or does not fit, told in one sentence."""
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """What a method learned: tensors by the name of their lesson, and what they belong to, in plain values."""
+
+    tensors: Mapping[str, Tensor]
+    about: Mapping[str, Any]
+    _made: dict = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike, *, method: str | None = None, clip: Clip | None = None) -> "Learned":
+        """What `save` wrote.   Raises LearnedError for another file, or one of another method or CLIP."""
+        tensors, about = load_learned(path)
+        if method is not None:
+            check_belongs(path, about, method=method)
+        if clip is not None:
+            check_belongs(path, about, clip_name=clip.name, clip=clip.fingerprint)
+        return cls(tensors, about)
+
+    def save(self, path: str | os.PathLike) -> None:
+        save_learned(path, self.tensors, self.about)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(self.about["classes"])
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that tell these tensors from others."""
+        digest = hashlib.sha256()
+        for name, values in self.tensors.items():
+            digest.update(name.encode() + values.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(values.nbytes for values in self.tensors.values())
+
+    def only(self, *names: str) -> "Learned":
+        """Some of the tensors, which belong to the same."""
+        return replace(self, tensors={name: self.tensors[name] for name in names}, _made={})
+
+    def once(self, key: Any, make: Callable[[], Any]) -> Any:
+        """What is made of these tensors, made once and kept with them."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
+    def told(self) -> str:
+        """From what it was learned, in a sentence."""
+        about = self.about
+        if "data" not in about:
+            return f"Prompts ({', '.join(self.tensors)}), fingerprint {self.fingerprint}."
+        split = f"split {about['split']} of " if about["split"] else ""
+        return (
+            f"Prompts ({', '.join(self.tensors)}) learned from {about['images']:,} images of {split}{about['data']}, "
+            f"labels: {about['labels_from']}; fingerprint {self.fingerprint}."
+        )
 
 
 def save_learned(path: str | os.PathLike, tensors: Mapping[str, Tensor], about: Mapping) -> None:

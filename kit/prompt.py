@@ -51,6 +51,23 @@ def prompts(template: str, names: Sequence[str], words: Mapping[str, str] | None
     return [filled(template, (words or {}).get(name, name)) for name in names]
 
 
+def competing_words(background: Sequence[str], names: Sequence[str], synonyms: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """The background words that compete, and those left out: a word that asks for a class would suppress that class's own map."""
+    asked = {word.strip().lower() for name in names for word in (name, *synonyms.get(name, name).split(","))}
+    own = [word for word in background if word.strip() and word.strip().lower() in asked]
+    return [word for word in background if word not in own], own
+
+
+def shifted_words(classes: Sequence[str], words: Mapping[str, str]) -> dict[str, str]:
+    """Each class with the words of the class after it: a method that listens to its words must do badly with them.
+
+    >>> shifted_words(("cat", "dog"), {"dog": "dog hound"})
+    {'cat': 'dog hound', 'dog': 'cat'}
+    """
+    following = (*classes[1:], *classes[:1])
+    return {name: words.get(other, other) for name, other in zip(classes, following, strict=True)}
+
+
 def sharpness(scores: Sequence[Tensor]) -> float:
     """How evenly a template spreads the present classes' probabilities: the sum of their variances over the sum of their means; lower is
     better.

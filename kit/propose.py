@@ -4,6 +4,7 @@ The only file that knows SAM and scikit-image; it knows nothing of CLIP. Levels 
 """
 
 import dataclasses
+import functools
 import hashlib
 import heapq
 import json
@@ -200,6 +201,12 @@ class SamSettings:
 PAPER = SamSettings()
 LIGHT = SamSettings(points_per_side=16, crop_layers=0)  # an eighth of the prompts and a fifth of the encoder's work
 PRESETS = {"paper": ("facebook/sam-vit-huge", PAPER), "light": ("facebook/sam-vit-base", LIGHT)}
+
+
+@functools.lru_cache(maxsize=2)
+def loaded_sam(name: str, device: torch.device) -> "Sam":
+    """A SAM, loaded when it is first asked for.   Raises ProposalError."""
+    return Sam.load(name, device=device)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

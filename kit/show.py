@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from kit.images import PALETTE
-from kit.words import VOC_CLASSES
+from kit.words import label_numbers
 
 COLOUR_MAPS = ("turbo", "viridis", "magma", "jet")
 
@@ -69,11 +69,9 @@ def in_voc_colours(labels: Any, names: Sequence[str]) -> np.ndarray:
     Raises ValueError for a label without a name.
     """
     labels = _label_map(labels)
-    others = [name for name in names if name not in VOC_CLASSES]
     table = np.zeros(256, np.uint8)
     table[255] = 255
-    for label, name in enumerate(names, start=1):
-        table[label] = VOC_CLASSES.index(name) + 1 if name in VOC_CLASSES else len(VOC_CLASSES) + 1 + others.index(name)
+    table[1 : 1 + len(names)] = list(label_numbers(tuple(names)).values())
     nameless = labels[(labels > len(names)) & (labels < 255)]
     if nameless.size:
         raise ValueError(f"expected labels 0..{len(names)} of {', '.join(names)}, or 255, got {nameless.max()}; give all names in order")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from kit.mask import IGNORE, label_map, leftover_background, with_background
@@ -64,6 +65,17 @@ def mask_vote(cam: Tensor, proposals: Proposals, *, power: float = 0.6, uncovere
     share = stretched(mean_in_masks(cam, proposals.masks))  # (C, M)
     scores = with_background(share[None, :, :, None], background=background)  # (1, 1 + C, M, 1)
     return _painted(proposals, label_map(scores)[0, :, 0], scores[0, :, :, 0].T, uncovered)
+
+
+def painted_scores(vote: Vote) -> Tensor:
+    """At each pixel the vote of the mask that painted it: its largest plane is the vote's label.
+
+    -> (1 + C, H, W) in [0, 1]; where no mask painted, all are 0: background, as sure as nothing.
+    """
+    if not len(vote.mask_labels):  # each pixel voted for itself
+        return F.one_hot(vote.labels, vote.mask_scores.shape[1]).permute(2, 0, 1) * vote.confidence
+    scores = vote.mask_scores[vote.mask.clamp_min(0)].permute(2, 0, 1)  # (H, W, 1 + C) -> (1 + C, H, W)
+    return scores.masked_fill(vote.mask == NO_MASK, 0)
 
 
 def mean_in_masks(maps: Tensor, masks: Tensor, *, chunk: int = 32) -> Tensor:

@@ -59,6 +59,9 @@ VOC_BACKGROUND = (
 # Two of VOC's background words are too close to COCO classes: keyboard, and (stop) sign.
 COCO_BACKGROUND = tuple(word for word in VOC_BACKGROUND if word not in ("keyboard", "sign"))
 
+# The background words that the tiny CLIP has seen.
+TOY_BACKGROUND = tuple(word for word in VOC_BACKGROUND if word not in ("keyboard", "helmet", "valley"))
+
 CLIP_ES_TEMPLATE = "a clean origami {}."  # CLIP-ES: the template of the lowest sharpness
 
 # The 80 ImageNet templates published with CLIP (Radford et al. 2021), in their order.
@@ -168,3 +171,13 @@ SYNONYMS = {
     "train": ("train", "railway train", "locomotive", "rail car"),
     "tvmonitor": ("tvmonitor", "tv monitor", "television", "screen", "tv"),
 }
+
+
+def label_numbers(names: tuple[str, ...]) -> dict[str, int]:
+    """Each class's number in a mask of a single picture: VOC's for VOC's classes, 21 and up for the others in their order.
+
+    >>> label_numbers(("dog", "unicorn"))
+    {'dog': 12, 'unicorn': 21}
+    """
+    others = [name for name in names if name not in VOC_CLASSES]
+    return {name: 1 + (VOC_CLASSES.index(name) if name in VOC_CLASSES else len(VOC_CLASSES) + others.index(name)) for name in names}

@@ -1,8 +1,13 @@
 """A picture with the names of what it shows and, where known, the truth."""
 
-from dataclasses import dataclass
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+
+from kit.images import load_image
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +41,24 @@ class Sample:
             if not isinstance(plane, np.ndarray) or plane.dtype != np.uint8 or plane.shape != image.shape[:2]:
                 size = ", ".join(map(str, image.shape[:2]))
                 raise ValueError(f"expected {field} uint8 ({size}) like the image, got {_describe(plane)}; resize or convert it")
+
+
+Picture = Any  # a Sample, a path, a PIL image or an array uint8 (H, W, 3)
+
+
+def sample_of(picture: Picture, names: Sequence[str] | None = None) -> Sample:
+    """A picture with the names of what it shows, as a sample; those given go before a sample's own.
+
+    Raises ValueError without names, ImageError for a file or an array that is no picture.
+    """
+    if isinstance(names, str):
+        raise ValueError(f'expected names as a list of words such as ("cat", "sofa"), got the single text {names!r}: put it into a list')
+    if isinstance(picture, Sample):
+        return picture if names is None else replace(picture, names=tuple(names))
+    if names is None:
+        raise ValueError('expected names of what the picture shows, such as names=("cat", "sofa"), got none')
+    id = os.path.splitext(os.path.basename(picture))[0] if isinstance(picture, str | os.PathLike) else ""
+    return Sample(load_image(picture), tuple(names), id=id)
 
 
 def _describe(value: object) -> str:

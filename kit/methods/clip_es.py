@@ -1,337 +1,176 @@
 """CLIP is Also an Efficient Segmenter (Lin et al., CVPR 2023, arXiv 2212.09506): text-driven Grad-CAM, attention affinity, nothing learned.
 
-image -> tokens -> softmax-GradCAM of the present classes against background words -> class-aware attention affinity -> dense CRF
+image -> tokens -> softmax Grad-CAM of the present classes against background words -> class-aware attention affinity -> dense CRF
 -> label map, uncertain pixels ignored
 """
 
-import dataclasses
 import functools
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
-import numpy as np
+from pydantic import Field
 from torch import Tensor
 
-from kit import cam, mask, refine, words
-from kit.data import Sample
-from kit.encode import Clip, Tokens
-from kit.last_block import last_pass
-from kit.methods.result import Result
-from kit.methods.settings import MAX_CLASSES as MAX_CLASSES
-from kit.methods.settings import (
-    SettingsError,
-    attention_of,
-    check_choice,
-    check_classes,
-    check_flag,
-    check_names,
-    checked_layers,
-    checked_number,
-    checked_words,
-    chosen_blocks,
-    competing_words,
-    from_plain_values,
-    image_within,
-    plain_values,
-    shifted_words,
-    size_within,
-)
-from kit.prompt import prompts
+from kit import cam, refine, words
+from kit.method import Comparison, Done, Method, Pipeline, Preset, Scene, Stage, Words, with_settings
+from kit.prompt import competing_words, prompts, shifted_words
+from kit.settings import Blocks, Settings, Share, Texts, function, name_of, number, whole
 
-# How a table or a picture calls the stages.
-CAM_TITLES: Mapping[str, str] = MappingProxyType(
-    {"softmax": "softmax Grad-CAM", "plain": "plain Grad-CAM", "similarity": "similarity map"}
-)
-REFINER_TITLES: Mapping[str, str] = MappingProxyType({"crf": "+ CRF", "pixel-adaptive": "+ pixel-adaptive refinement", "none": ""})
-CAMS: Mapping[str, Callable[..., Tensor]] = MappingProxyType(
-    {"softmax": cam.softmax_grad_cam, "plain": cam.grad_cam, "similarity": cam.similarity_cam}
-)
-METHOD = "clip-es"
-REFINERS = ("crf", "pixel-adaptive", "none")
+CAMS = MappingProxyType({"softmax": cam.softmax_grad_cam, "plain": cam.grad_cam, "similarity": cam.similarity_cam})
+CAM_TITLES = {"softmax": "softmax Grad-CAM", "plain": "plain Grad-CAM", "similarity": "similarity map"}
+REFINER_TITLES = {"crf": "+ CRF", "pixel-adaptive": "+ pixel-adaptive refinement"}
 
 
-@dataclass(frozen=True)
-class ClipEsSettings:
-    """Every knob of CLIP-ES. Defaults are the paper's for PASCAL VOC, from the released code."""
-
-    template: str = words.CLIP_ES_TEMPLATE
-    background: tuple[str, ...] = words.VOC_BACKGROUND
-    # class name -> the words in its place; a name that is not here stands for itself
-    synonyms: Mapping[str, str] = field(default_factory=lambda: dict(words.VOC_PROMPTS))
-    cam: str = "softmax"  # which map: softmax | plain | similarity
-    affinity: bool = True  # whether maps are spread by attention
-    layers: int | tuple[int, ...] = 8  # attention of the last 8 blocks, or of the blocks named (counted from 0)
-    box_threshold: float = 0.4  # 0.7 on COCO
-    exact_boxes: bool = False  # the released code cuts boxes at the right and lower border
-    sinkhorn: int = 3
-    power: int = 2
-    background_power: float = 1.0
-    refiner: str = "crf"  # crf | pixel-adaptive | none
-    iterations: int = 10  # of the refiner
-    gaussian_xy: float = 1.0
-    gaussian_weight: float = 3.0
-    bilateral_xy: float = 67.0
-    bilateral_rgb: float = 3.0
-    bilateral_weight: float = 4.0
-    smoothing: float = 0.0  # added to the scores before the CRF
-    released_crf_image: bool = False  # the released code's picture for the CRF, wrapped around below zero
-    confidence: float = 0.95  # less sure pixels become 255
-    side: int | None = None  # longer side the encoder sees; None: the picture's own
-    side_limit: int = 640  # larger pictures are worked on at this size (VOC's are up to 500, COCO's up to 640)
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.template, str):
-            raise SettingsError(f"expected template to be a text with one {{}}, got {self.template!r}")
-        background, synonyms = checked_words(self.background, self.synonyms)
-        object.__setattr__(self, "background", background)
-        object.__setattr__(self, "synonyms", synonyms)
-        object.__setattr__(self, "layers", checked_layers(self.layers))
-        for name in ("affinity", "exact_boxes", "released_crf_image"):
-            check_flag(name, getattr(self, name))
-        check_choice("cam", self.cam, tuple(CAMS))
-        check_choice("refiner", self.refiner, REFINERS)
-        for name, (low, high) in RANGES.items():
-            object.__setattr__(self, name, checked_number(name, getattr(self, name), low, high))
-        if self.side is not None:
-            object.__setattr__(self, "side", checked_number("side", self.side, 16, 2048))
-
-    def to_dict(self) -> dict:
-        """Plain values, as JSON holds them."""
-        return plain_values(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping) -> "ClipEsSettings":
-        """Settings from plain values, a result's settings too (these also name method and model); a name that is no setting is refused."""
-        return from_plain_values(values, cls, METHOD, "CLIP-ES")
+REFINERS = MappingProxyType({"crf": refine.dense_crf, "pixel-adaptive": refine.pixel_adaptive_refinement, "none": None})
 
 
-# name: (lowest, highest) that a visitor may ask for; whole numbers where both are int
-RANGES: Mapping[str, tuple] = MappingProxyType({
-    "box_threshold": (0.0, 1.0), "sinkhorn": (0, 20), "power": (1, 8), "background_power": (0.1, 20.0),
-    "iterations": (1, 50), "gaussian_xy": (0.1, 100.0), "gaussian_weight": (0.0, 100.0),
-    "bilateral_xy": (1.0, 500.0), "bilateral_rgb": (0.5, 255.0), "bilateral_weight": (0.0, 100.0),
-    "smoothing": (0.0, 1.0), "confidence": (0.0, 1.0), "side_limit": (32, 2048),
-})  # fmt: skip
+class ClipEsSettings(Settings):
+    """The settings of CLIP-ES. Defaults are the paper's for PASCAL VOC, from the released code."""
 
-# The background words the tiny CLIP has seen.
-TOY_BACKGROUND = tuple(word for word in words.VOC_BACKGROUND if word not in ("keyboard", "helmet", "valley"))
-
-# Settings that differ from the defaults. "toy" is for the tiny CLIP: the words it knows, the blocks that attend locally, the size and the
-# box threshold that were best on 100 scenes of the training split.
-PRESETS: Mapping[str, Mapping] = MappingProxyType({
-    "voc": {},
-    "coco": {"background": words.COCO_BACKGROUND, "synonyms": dict(words.COCO_PROMPTS), "box_threshold": 0.7},
-    "toy": {"background": TOY_BACKGROUND, "synonyms": {}, "layers": (0, 1, 2), "box_threshold": 0.2, "side": 160},
-})  # fmt: skip
-
-
-def preset(name: str, **changes) -> ClipEsSettings:
-    """The settings of a preset (voc, coco, toy), with changes."""
-    if name not in PRESETS:
-        raise SettingsError(f"expected a preset out of {', '.join(PRESETS)}, got {name!r}")
-    check_names(changes, ClipEsSettings, "CLIP-ES")
-    return ClipEsSettings(**{**PRESETS[name], **changes})
-
-
-@dataclass(frozen=True)
-class Question:
-    """What the tokens are asked: the C classes, each with its prompt, and text (T, D), the classes' rows before the background's."""
-
-    names: tuple[str, ...]
-    prompts: tuple[str, ...]
-    text: Tensor
-    notes: tuple[str, ...] = ()
+    template: str = Field(words.CLIP_ES_TEMPLATE, title="Template", description="the sentence of a prompt; {} is where the class name goes")
+    background: Texts = Field(words.VOC_BACKGROUND, title="Background words", description="what else may be there; none is allowed")
+    synonyms: dict[str, str] = Field(
+        dict(words.VOC_PROMPTS), title="Words", description="class name -> the words in its place; a name that is not here stands for itself"
+    )
+    cam: function(CAMS) = Field("softmax", title="Map", description="how a class map is made, see kit.cam")
+    affinity: bool = Field(True, title="Spread by attention affinity")
+    box_threshold: Share = Field(
+        0.4, title="Box threshold", description="a class may spread from boxes around what is hotter; 0.7 on COCO"
+    )
+    layers: Blocks = Field(8, title="Attention of blocks", description="whose attention makes the affinity")
+    sinkhorn: whole(0, 20) = Field(3, title="Sinkhorn", description="how often rows and columns are made to sum to 1")
+    power: whole(1, 8) = Field(2, title="Affinity power", description="of the matrix: how far heat may walk")
+    exact_boxes: bool = Field(False, title="Exact boxes", description="the released code cuts boxes at the right and lower border")
+    refiner: function(REFINERS) = Field("crf", title="Refiner", description="what trims the mask to the picture's edges")
+    iterations: whole(1, 50) = Field(10, title="Iterations", description="of the refiner")
+    gaussian_xy: number(0.1, 100) = Field(1.0, title="CRF: smoothing reach", description="in pixels")
+    gaussian_weight: number(0, 100) = Field(3.0, title="CRF: smoothing weight")
+    bilateral_xy: number(1, 500) = Field(67.0, title="CRF: reach in pixels")
+    bilateral_rgb: number(0.5, 255) = Field(3.0, title="CRF: reach in colour", description="of 255")
+    bilateral_weight: number(0, 100) = Field(4.0, title="CRF: weight")
+    smoothing: Share = Field(0.0, title="CRF: score smoothing", description="added to the scores before the CRF")
+    released_crf_image: bool = Field(
+        False, title="CRF: released picture", description="the released code's picture for the CRF, wrapped around below zero"
+    )
+    confidence: Share = Field(0.95, title="Confidence", description="pixels whose best score is a smaller share than this become 255")
 
 
-@dataclass(frozen=True)
-class ClassMaps:
-    """The answer before attention has its say: coarse (1, C, h, w) in [0, 1], and probabilities (T,) of all texts."""
-
-    coarse: Tensor
-    probabilities: Tensor
-    notes: tuple[str, ...] = ()
-
-
-class ClipEs:
-    """CLIP-ES: from image-level labels to a pseudo mask, without training.
-
-    >>> method = ClipEs(Clip.load("tiny"))                          # doctest: +SKIP
-    >>> method.segment(sample).labels                               # doctest: +SKIP
-    """
-
-    stages = ("cam", "affinity", "refined")
-    learned = None  # there is nothing to learn
-    Settings = ClipEsSettings
-    preset = staticmethod(preset)
-
-    def __init__(self, clip: Clip, settings: ClipEsSettings | None = None, **changes):
-        """`settings`, or the preset that fits the model (toy for the tiny CLIP, voc for any other), with `changes` by name."""
-        self.clip = clip
-        base = settings or preset("toy" if clip.is_tiny else "voc")
-        if not isinstance(base, ClipEsSettings):
-            raise SettingsError(f"expected ClipEsSettings, got {type(base).__name__}: make them with ClipEsSettings.from_dict or preset")
-        check_names(changes, ClipEsSettings, "CLIP-ES")
-        self.settings = dataclasses.replace(base, **changes)
-
-    def encode(self, image: np.ndarray) -> Tokens:
-        """The image side, once: everything below can be repeated from it.
-
-        image (H, W, 3) uint8 -> Tokens, with the attention of every block.
-        """
-        return self.clip.encode(self.clip.prepare(self.working_image(image), side=self.settings.side)[None])
-
-    def segment(self, sample: Sample, *, tokens: Tokens | None = None) -> Result:
-        """The pseudo mask of a sample's classes, with every stage on the way.
-
-        `tokens` from `encode` save the encoder's pass. Raises SettingsError or PromptError for what cannot be asked.
-        """
-        *_, last = self.steps(sample, tokens=tokens)
-        return last
-
-    def question(self, names: tuple[str, ...]) -> Question:
-        """The classes' prompts against those of the background.   Raises PromptError for what cannot be asked."""
-        check_classes(names)
-        class_prompts = prompts(self.settings.template, names, self.settings.synonyms)
-        rivals, own = competing_words(self.settings.background, names, self.settings.synonyms)
-        text = self.clip.text(class_prompts + prompts(self.settings.template, rivals))  # (C + backgrounds, D)
-        return Question(
-            names, tuple(class_prompts), text, tuple(f"background word {word!r} is left out: it is one of the classes" for word in own)
-        )
-
-    def class_maps(self, question: Question, tokens: Tokens) -> ClassMaps:
-        """The settings' CAM of every class asked for, of one image."""
-        done = last_pass(tokens)
-        raw = CAMS[self.settings.cam](tokens, question.text, range(len(question.names)), done=done)  # (1, C, h, w)
-        empty = [name for name, map_ in zip(question.names, raw[0], strict=True) if not (map_ > 0).any()]
-        return ClassMaps(
-            cam.normalised_cam(raw),
-            cam.class_probabilities(tokens, question.text, done=done)[0],
-            tuple(f"{name}: no patch speaks for it, its map is empty" for name in empty),
-        )
-
-    def affinity(self, tokens: Tokens) -> Tensor:
-        """How strongly the patches belong together, by the attention of the settings' blocks.   -> (B, N, N)."""
-        attention = attention_of(tokens, self.blocks())
-        return refine.attention_affinity(attention, sinkhorn=self.settings.sinkhorn, power=self.settings.power)
-
-    def steps(
-        self, sample: Sample, *, tokens: Tokens | None = None, maps: ClassMaps | None = None, affinity: Tensor | None = None
-    ) -> Iterator[Result]:
-        """The same a step at a time: first the result without the refiner, then one after each of the refiner's iterations.
-
-        `maps` from `class_maps` and the matrix from `affinity` save these stages where only later ones change.
-        """
-        settings, seconds = self.settings, {}
-        check_classes(sample.names)  # before the encoder's pass
-        clock = time.perf_counter()
-        if tokens is None:
-            tokens = self.encode(sample.image)
-        clock = _lap(seconds, "encode", clock)
-
-        question = self.question(sample.names)
-        clock = _lap(seconds, "text", clock)
-
-        maps = maps or self.class_maps(question, tokens)
-        coarse = maps.coarse
-        notes = [*question.notes, *maps.notes]
-        clock = _lap(seconds, "cam", clock)
-
-        image = self.working_image(sample.image)
-        stages = {"cam": refine.upsampled(coarse, image.shape[:2])[0]}
-        finest = stages["cam"]
-        if settings.affinity:
-            boxes = refine.box_mask(coarse, threshold=settings.box_threshold, exact=settings.exact_boxes)
-            notes += [
-                f"{name}: no box above the threshold, so every patch counts"
-                for name, box in zip(sample.names, boxes[0], strict=True)
-                if not box.any()
-            ]
-            affinity = self.affinity(tokens) if affinity is None else affinity
-            finest = stages["affinity"] = refine.upsampled(cam.stretched(refine.spread(coarse, affinity, boxes)), image.shape[:2])[0]
-        clock = _lap(seconds, "affinity", clock)
-
-        def result(scores: Tensor) -> Result:
-            full = refine.upsampled(scores[None], sample.image.shape[:2]) if image.shape != sample.image.shape else scores[None]
-            return Result(
-                names=sample.names, prompts=dict(zip(sample.names, question.prompts, strict=True)),
-                scores=dict(zip(sample.names, maps.probabilities.tolist(), strict=False)),  # the background words' share is the rest
-                stages=dict(stages), labels=mask.label_map(full)[0], confidence=mask.confidence(full)[0],
-                settings={"method": METHOD, "model": self.clip.name, **settings.to_dict()}, seconds=dict(seconds), notes=tuple(notes),
-            )  # fmt: skip
-
-        scores = mask.with_background(finest[None], background=self._background)[0]  # (1 + C, H, W)
-        yield result(scores)
-        for refined in refined_scores(image, scores, settings):
-            stages["refined"] = refined
-            _lap(seconds, "refined", clock)
-            yield result(refined)
-
-    def pseudo_mask(self, result: Result) -> Tensor:
-        """The label map with uncertain pixels set to 255.   -> int64 (H, W)."""
-        return mask.without_uncertain(result.labels, result.confidence, threshold=self.settings.confidence)
-
-    def scores_of(self, result: Result, stage: str) -> Tensor:
-        """A stage with its background plane, ready for a label map.   -> (1 + C, H, W)."""
-        maps = result.stages[stage]
-        return maps if len(maps) > len(result.names) else mask.with_background(maps[None], background=self._background)[0]
-
-    @property
-    def titles(self) -> dict[str, str]:
-        """How the stages and the siblings are called in a table."""
-        cam_title = CAM_TITLES[self.settings.cam]
-        return {
-            "plain": "plain Grad-CAM (baseline)", "cam": cam_title, "affinity": "+ affinity",
-            "refined": REFINER_TITLES[self.settings.refiner], "control": f"control: words shifted by one class ({cam_title})",
-        }  # fmt: skip
-
-    @property
-    def refiner(self) -> Callable[[np.ndarray, Tensor], Iterator[Tensor]]:
-        """The settings' refiner, which needs no model: another process may have it.   See `refined_scores`."""
-        return functools.partial(refined_scores, settings=self.settings)
-
-    def siblings(self, classes: Sequence[str]) -> dict[str, "ClipEs"]:
-        """What this method is to be compared with: plain Grad-CAM, and a control with each class's words shifted to the next."""
-        bare = {"affinity": False, "refiner": "none"}
-        shifted = shifted_words(classes, self.settings.synonyms)
-        return {
-            "plain": ClipEs(self.clip, self.settings, cam="plain", **bare),
-            "control": ClipEs(self.clip, self.settings, synonyms=shifted, **bare),
-        }
-
-    def _background(self, maps: Tensor) -> Tensor:
-        return mask.leftover_background(maps, power=self.settings.background_power)
-
-    def blocks(self) -> list[int]:
-        """The blocks whose attention the settings ask for, counted from 0.   Raises SettingsError for blocks that are not there."""
-        return chosen_blocks(self.settings.layers, self.clip)
-
-    def working_image(self, image: np.ndarray) -> np.ndarray:
-        """The picture the chain works on: as it is, or made smaller to the side limit.   (H, W, 3) uint8 -> the same."""
-        return image_within(image, self.settings.side_limit)
-
-    def working_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """The size of the picture the chain works on.   (H, W) -> (H, W), neither above the side limit."""
-        return size_within(size, self.settings.side_limit)
+def text(scene: Scene, done: Done) -> Words:
+    settings, names = scene.settings, scene.names
+    own = prompts(settings.template, names, settings.synonyms)
+    rivals, _ = competing_words(settings.background, names, settings.synonyms)
+    vectors = scene.clip.text(own + prompts(settings.template, rivals))  # (C + backgrounds, D)
+    return Words(tuple(own), cam.class_probabilities(scene.tokens, vectors, done=scene.last)[0, : len(names)], vectors)
 
 
-def refined_scores(image: np.ndarray, scores: Tensor, settings: ClipEsSettings) -> Iterator[Tensor]:
-    """The settings' refiner on scores with background, an iteration at a time; nothing comes from "none".
+def left_out(scene: Scene, done: Done) -> Iterator[str]:
+    _, own = competing_words(scene.settings.background, scene.names, scene.settings.synonyms)
+    yield from (f"background word {word!r} is left out: it is one of the classes" for word in own)
 
-    image (H, W, 3) uint8, scores (1 + C, H, W) -> yields (1 + C, H, W).
-    """
+
+def raw_maps(scene: Scene, done: Done) -> Tensor:
+    make = scene.settings.cam if callable(scene.settings.cam) else CAMS[scene.settings.cam]
+    return with_settings(make, scene.settings)(scene.tokens, done["text"].text, range(len(scene.names)), done=scene.last)  # (1, C, h, w)
+
+
+def silent(scene: Scene, done: Done) -> Iterator[str]:
+    for name, map_ in zip(scene.names, done["raw"][0], strict=True):
+        if not (map_ > 0).any():
+            yield f"{name}: no patch speaks for it, its map is empty"
+
+
+def coarse_maps(scene: Scene, done: Done) -> Tensor:
+    return cam.normalised_cam(done["raw"])
+
+
+def enlarged(scene: Scene, done: Done) -> Tensor:
+    return refine.upsampled(done["coarse"], scene.image.shape[:2])[0]
+
+
+def boxes(scene: Scene, done: Done) -> Tensor:
+    return refine.box_mask(done["coarse"], threshold=scene.settings.box_threshold, exact=scene.settings.exact_boxes)
+
+
+def boxless(scene: Scene, done: Done) -> Iterator[str]:
+    for name, box in zip(scene.names, done["boxes"][0], strict=True):
+        if not box.any():
+            yield f"{name}: no box above the threshold, so every patch counts"
+
+
+def matrix(scene: Scene, done: Done) -> Tensor:
+    attention = scene.tokens.attention_of(scene.clip.chosen_blocks(scene.settings.layers)).float()
+    return refine.attention_affinity(attention, sinkhorn=scene.settings.sinkhorn, power=scene.settings.power)
+
+
+def spread(scene: Scene, done: Done) -> Tensor:
+    maps = refine.spread(done["coarse"], done["matrix"], done["boxes"])
+    return refine.upsampled(cam.stretched(maps), scene.image.shape[:2])[0]
+
+
+def refined(scene: Scene, done: Done) -> Iterator[Tensor]:
+    settings = scene.settings
+    refiner = with_settings(settings.refiner if callable(settings.refiner) else REFINERS[settings.refiner], settings)
     if settings.refiner == "crf":
-        yield from refine.dense_crf(
-            image, scores, iterations=settings.iterations, gaussian_xy=settings.gaussian_xy, gaussian_weight=settings.gaussian_weight,
-            bilateral_xy=settings.bilateral_xy, bilateral_rgb=settings.bilateral_rgb, bilateral_weight=settings.bilateral_weight,
-            smoothing=settings.smoothing, released_image=settings.released_crf_image,
-        )  # fmt: skip
-    elif settings.refiner == "pixel-adaptive":
-        yield from refine.pixel_adaptive_refinement(image, scores, iterations=settings.iterations)
+        refiner = functools.partial(refiner, released_image=settings.released_crf_image)
+    return refiner(scene.image, done["scores"])
 
 
-def _lap(seconds: dict[str, float], stage: str, since: float) -> float:
-    now = time.perf_counter()
-    seconds[stage] = now - since
-    return now
+def is_for_worker(scene: Scene) -> bool:
+    """Pixel-adaptive refinement is faster where the maps are, if that is a GPU."""
+    return scene.clip is None or scene.settings.refiner != "pixel-adaptive" or scene.clip.device.type == "cpu"
+
+
+def has_affinity(scene: Scene) -> bool:
+    return scene.settings.affinity
+
+
+def has_refiner(scene: Scene) -> bool:
+    return scene.settings.refiner != "none"
+
+
+def cam_title(settings: ClipEsSettings) -> str:
+    return CAM_TITLES.get(settings.cam) or name_of(settings.cam)
+
+
+def refiner_title(settings: ClipEsSettings) -> str:
+    return REFINER_TITLES.get(settings.refiner) or f"+ {name_of(settings.refiner)}"
+
+
+def compared(pipeline: Pipeline, classes: Sequence[str]) -> Mapping[str, Comparison]:
+    bare = {"affinity": False, "refiner": "none"}
+    shifted = shifted_words(classes, pipeline.settings.synonyms)
+    title = f"control: words shifted by one class ({cam_title(pipeline.settings)})"
+    return {
+        "plain": Comparison("plain Grad-CAM (baseline)", pipeline.changed(cam="plain", **bare)),
+        "control": Comparison(title, pipeline.changed(synonyms=shifted, **bare), control=True),
+    }
+
+
+ClipEs = Method(
+    "clip-es", "CLIP-ES", ClipEsSettings,
+    stages=(
+        Stage("text", "Prompts", text, shows="words", notes=left_out),
+        Stage("raw", "Raw maps", raw_maps, notes=silent),
+        Stage("coarse", "Coarse maps", coarse_maps),
+        Stage("cam", cam_title, enlarged, shows="maps",
+              about="Where the picture speaks for the class: the gradient of its probability among all words, summed over the channels of "
+                    "each patch. What also speaks for another word is subtracted."),
+        Stage("boxes", "Boxes", boxes, when=has_affinity, notes=boxless),
+        Stage("matrix", "Attention affinity", matrix, when=has_affinity),
+        Stage("affinity", "+ affinity", spread, shows="maps", when=has_affinity,
+              about="Heat walks to the patches that attention ties together, within boxes around the hottest places. It fills objects, and "
+                    "leaks where object and ground attend to each other."),
+        Stage("refined", refiner_title, refined, shows="maps", in_worker=is_for_worker, when=has_refiner,
+              about="Neighbouring pixels of one colour should have one label. It trims the mask to the edges of the picture."),
+    ),
+    presets={
+        "coco": Preset({"background": words.COCO_BACKGROUND, "synonyms": dict(words.COCO_PROMPTS), "box_threshold": 0.7}),
+        # for the tiny CLIP: the words it knows, the blocks that attend locally, the size and box threshold that were best on 100 scenes
+        "toy": Preset(
+            {"background": words.TOY_BACKGROUND, "synonyms": {}, "layers": (0, 1, 2), "box_threshold": 0.2, "side": 160},
+            chosen_on=(("toy", "train"),),
+        ),
+    },
+    compared=compared,
+    source="Lin et al., CLIP is Also an Efficient Segmenter, CVPR 2023",
+)  # fmt: skip

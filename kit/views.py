@@ -1,4 +1,4 @@
-"""What FMA-WSSS learns its prompts from: views of pictures, as they are or augmented, and the two tasks with their losses."""
+"""What is learned from: views of pictures, encoded once as they are, or augmented and encoded each time."""
 
 import dataclasses
 import time
@@ -10,15 +10,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
-from kit.cam import masked_softmax_grad_cam
 from kit.data import DataSet
 from kit.encode import Clip, Tokens
 from kit.fit import FitError, FitStep
 from kit.last_block import last_pass
-from kit.losses import activation_loss, multi_label_contrastive_loss
-from kit.prompt import PromptContext
 
 CACHE_BYTES = 4_000_000_000  # of tokens kept in memory
 READERS = 8  # threads that read and augment pictures
@@ -199,59 +196,3 @@ def label_rows(names: Sequence[Sequence[str]], classes: Sequence[str]) -> Tensor
                 raise FitError(f"a picture shows {name}, which is none of the {len(classes)} classes of the data set: correct its labels")
             row[classes.index(name)] = 1
     return rows
-
-
-class ClassificationTask:
-    """Prompts that tell a picture's classes from the others, by the multi-label contrastive loss; only the text side has a graph."""
-
-    def __init__(self, clip: Clip, context: PromptContext, views: Views, labels: Tensor):
-        self.clip, self.context, self.views = clip, context, views
-        self.labels = labels.to(clip.device)  # (N, C)
-        self.count = views.count
-        self.logit_scale = clip.last_block().logit_scale
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        return self.context.parameters()
-
-    def losses(self, indices: Sequence[int], random: torch.Generator) -> dict[str, Tensor]:
-        labels = self.labels[list(indices)]
-        if not (labels.any(1) & ~labels.all(1)).any():
-            return {}
-        vectors = self.views.embeddings(indices, random)  # (B, D)
-        text = self.context.text(self.clip)[: labels.shape[1]]  # (C, D): backgrounds have no say here
-        logits = self.logit_scale * vectors @ text.T
-        return {"contrastive": multi_label_contrastive_loss(logits, labels)}
-
-
-class SegmentationTask:
-    """Prompts whose maps are high on the coarse seeds and nowhere else, by the activation loss; the maps are differentiated once more.
-
-    A view asks for the classes that its piece of the seed shows (VOC) or, with `labels` (N, C), for those of its image (COCO); one without
-    any teaches nothing. foreground: the weight of that term.
-    The losses grow with the maps, so that they may rise while the maps become better.   Source: FMA-WSSS, released code (weight 1).
-    """
-
-    def __init__(
-        self, clip: Clip, context: PromptContext, views: Views, class_count: int, seed: Seed, *, foreground: float = 1.0,
-        labels: Tensor | None = None,
-    ):  # fmt: skip
-        self.clip, self.context, self.views, self.class_count, self.seed = clip, context, views, class_count, seed
-        self.labels = None if labels is None else labels.bool().to(clip.device)
-        self.count, self.foreground = views.count, foreground
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        return self.context.parameters()
-
-    def losses(self, indices: Sequence[int], random: torch.Generator) -> dict[str, Tensor]:
-        tokens, seeds = self.views.tokens_and_seeds(indices, random, self.seed)
-        if self.labels is not None:
-            present = self.labels[list(indices)]
-        else:
-            numbers = torch.arange(1, self.class_count + 1, device=seeds.device)[:, None, None]
-            present = (seeds[:, None] == numbers).flatten(2).any(2)  # (B, C)
-        shown = present.any(1).nonzero()[:, 0]
-        if not len(shown):
-            return {}
-        maps = masked_softmax_grad_cam(some_images(tokens, shown.tolist()), self.context.text(self.clip), present[shown])
-        foreground, background = activation_loss(maps, present[shown], seeds[shown])
-        return {"foreground": self.foreground * foreground, "background": background}
