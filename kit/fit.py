@@ -365,7 +365,15 @@ def descend(
     parameters = list(task.parameters())
     optimise = optimiser(parameters)
     file = None if checkpoint is None else Path(checkpoint)
-    identity = {"about": about or {}, "steps": schedule.steps, "batch": batch, "weights": dict(weights or {}), "parts": parts, "seed": seed, "count": task.count}
+    identity = {
+        "about": about or {},
+        "steps": schedule.steps,
+        "batch": batch,
+        "weights": dict(weights or {}),
+        "parts": parts,
+        "seed": seed,
+        "count": task.count,
+    }
     first = _restored(file, identity, parameters, optimise) if file is not None and file.exists() else 0
     if world > 1:
         torch.distributed.barrier()  # nobody goes on before all have read where
@@ -403,7 +411,9 @@ def batch_of_step(count: int, batch: int, step: int, seed: int) -> list[int]:
     return order[place * batch : (place + 1) * batch].tolist()
 
 
-def _descend(task: Task, indices: list[int], parts: int, weights: Mapping[str, float], seed: int, step: int, rank: int, world: int) -> dict[str, float]:
+def _descend(
+    task: Task, indices: list[int], parts: int, weights: Mapping[str, float], seed: int, step: int, rank: int, world: int
+) -> dict[str, float]:
     """The gradients of this process's parts, added up, and their losses."""
     losses: dict[str, float] = {}
     for part in range(rank, parts, world):

@@ -7,7 +7,6 @@ repeats it only where one of these things has changed: sliders, sweeps and evalu
 
 import dataclasses
 import functools
-import hashlib
 import inspect
 import time
 from collections import deque
@@ -15,16 +14,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import CodeType, FunctionType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from kit import cam, mask, refine
+from kit import mask, refine
 from kit.data.sample import Picture, Sample, sample_of
 from kit.encode import Clip, Tokens
+from kit.fingerprint import is_of_the_kit, source_fingerprint
 from kit.images import image_within, size_within
 from kit.last_block import LastPass, last_pass
 from kit.learned import Learned
@@ -84,8 +83,8 @@ class Stage:
     name: its key in results and tables; title: how a door calls it, or a function of the settings; run(scene, done) -> its output, or an
     iterator of better and better outputs; shows: "maps" (C, H, W), or (1 + C, H, W) with background; "votes" (a Vote); "words" (Words);
     "masks" (Proposals); "" nothing; in_worker: whether it needs neither CLIP nor tokens, so that another process can do it (or a function
-    of the scene that says so); when: whether it runs at all, by scene.settings and scene.learned; notes(scene, done) -> sentences that a reader of the result should know; about: two sentences
-    for those who meet it the first time.
+    of the scene that says so); when: whether it runs at all, by scene.settings and scene.learned; notes(scene, done) -> sentences that a
+    reader of the result should know; about: two sentences for those who meet it the first time.
     """
 
     name: str
@@ -138,10 +137,10 @@ class Preset:
 class Lesson:
     """Something that a method can learn.
 
-    title, about: for a page; losses: the names of its losses; learning: the group of settings with its steps and rates (see settings.Learning); prepare(study) -> a
-    generator of steps that returns a fit.Task; parts: what these steps are called; needs: lessons whose tensors it builds on;
-    start(pipeline) -> the tensors learning begins with, where a method can be asked with them; vectors(pipeline, name) -> learned vectors
-    (M, E) of a class in the space of words, for those who want to read them.
+    title, about: for a page; losses: the names of its losses; learning: the group of settings with its steps and rates (see
+    settings.Learning); prepare(study) -> a generator of steps that returns a fit.Task; parts: what these steps are called; needs: lessons
+    whose tensors it builds on; start(pipeline) -> the tensors learning begins with, where a method can be asked with them;
+    vectors(pipeline, name) -> learned vectors (M, E) of a class in the space of words, for those who want to read them.
     """
 
     title: str
@@ -160,9 +159,9 @@ class Method:
     """A paper, or a method of one's own, as every door reads it.
 
     name, title: in tables and on the page; Settings: its settings' class; stages: in order; presets: world -> Preset; compared(pipeline,
-    classes) -> baselines and controls by name; lessons: what can be learned, by the name of its tensor; open(clip, settings, learned) -> what
-    stages find in scene.learned; belongs: settings that what was learned cannot be asked without; shipped: the file learned with the tiny
-    CLIP; source: the paper.
+    classes) -> baselines and controls by name; lessons: what can be learned, by the name of its tensor; open(clip, settings, learned) ->
+    what stages find in scene.learned; belongs: settings that what was learned cannot be asked without; shipped: the file learned with the
+    tiny CLIP; source: the paper.
 
     >>> ClipEs(kit.load("tiny"), box_threshold=0.4).segment("dog.jpg", names=("dog",))                  # doctest: +SKIP
     """
@@ -622,10 +621,12 @@ class Driver:
         votes = {name: self.outputs[name] for name, stage in shown.items() if stage.shows == "votes"}
         proposals = [self.outputs[stage.name] for stage in self.ran if stage.shows == "masks"]
         words = [self.outputs[stage.name] for stage in self.ran if stage.shows == "words" and stage.name in self.outputs]
+        stages = {name: self._maps_of(stage) for name, stage in shown.items()}
+        notes = tuple(note for notes in self.notes.values() for note in notes)
         return Result(
-            names=self.scene.names, stages={name: self._maps_of(stage) for name, stage in shown.items()}, planes=self.outputs["scores"],
-            size=tuple(size), pipeline=pipeline, seconds=dict(self.seconds), notes=tuple(note for notes in self.notes.values() for note in notes),
-            votes=votes, proposals=proposals[-1] if proposals else None, words=words[-1] if words else None,
+            names=self.scene.names, stages=stages, planes=self.outputs["scores"], size=tuple(size), pipeline=pipeline,
+            seconds=dict(self.seconds), notes=notes, votes=votes,
+            proposals=proposals[-1] if proposals else None, words=words[-1] if words else None,
         )  # fmt: skip
 
     def agrees_with(self, read: Mapping[tuple[str, ...], Any]) -> bool:
@@ -707,7 +708,9 @@ class WorkerJob:
     def of(cls, result: Result, image: np.ndarray) -> "WorkerJob | None":
         """What is left after the stages that need the model; None if nothing is."""
         stages, settings = result.pipeline.left, result.pipeline.settings
-        return cls(stages, settings, result.names, image_within(image, settings.side_limit), result.planes.cpu().numpy()) if stages else None
+        if not stages:
+            return None
+        return cls(stages, settings, result.names, image_within(image, settings.side_limit), result.planes.cpu().numpy())
 
     def done(self) -> tuple[dict[str, Tensor], dict[str, float]]:
         """The maps of these stages, by name, the last one's last, and the seconds they took."""
@@ -728,61 +731,3 @@ def own_functions(settings: Group, prefix: str = "") -> dict[str, Callable]:
         elif callable(value):
             found[f"{prefix}{name}"] = value
     return found
-
-
-def is_of_the_kit(part: Any) -> bool:
-    module = getattr(inspect.unwrap(getattr(part, "func", part)), "__module__", None) or type(part).__module__
-    return module.split(".")[0] == "kit"
-
-
-def source_fingerprint(part: Any) -> str:
-    """16 hexadecimal digits that change with a function's code, its defaults, what it encloses, and its neighbours that it calls."""
-    digest, seen = hashlib.sha256(), set[int]()
-
-    def add(thing: Any) -> None:
-        if isinstance(thing, str | int | float | bytes | None):
-            digest.update(repr(thing).encode())
-        elif isinstance(thing, tuple | list):
-            for inner in thing:
-                add(inner)
-        elif isinstance(thing, set | frozenset):
-            digest.update(repr(sorted(map(repr, thing))).encode())  # their order differs from process to process
-        elif isinstance(thing, Tensor | np.ndarray):
-            digest.update(np.ascontiguousarray(thing.detach().cpu() if isinstance(thing, Tensor) else thing).tobytes())
-        elif isinstance(thing, CodeType):
-            digest.update(thing.co_code + " ".join(thing.co_names).encode())
-            add(thing.co_consts)
-        elif id(thing) not in seen:
-            seen.add(id(thing))
-            add_object(thing)
-
-    def add_object(thing: Any) -> None:
-        if isinstance(thing, functools.partial):
-            add((thing.func, thing.args, sorted(thing.keywords.items())))
-        elif isinstance(thing, FunctionType):
-            add((thing.__code__, thing.__defaults__, sorted((thing.__kwdefaults__ or {}).items())))
-            add([cell.cell_contents for cell in thing.__closure__ or ()])
-            add([thing.__globals__[name] for name in _names_in(thing.__code__) if _is_neighbour(thing.__globals__, name)])
-        elif isinstance(thing, dict):
-            add(sorted(thing.items(), key=repr))
-        elif isinstance(thing, type):
-            add([getattr(inner, "__func__", inner) for name, inner in sorted(vars(thing).items()) if not name.startswith("__") or name == "__call__"])
-        else:
-            digest.update(f"{type(thing).__module__}.{type(thing).__qualname__}".encode())
-            if not is_of_the_kit(thing) and isinstance(type(thing).__dict__.get("__call__"), FunctionType):
-                add((type(thing), dict(getattr(thing, "__dict__", {}))))
-
-    add(part)
-    return digest.hexdigest()[:16]
-
-
-def _names_in(code: CodeType) -> list[str]:
-    inner = [name for constant in code.co_consts if isinstance(constant, CodeType) for name in _names_in(constant)]
-    return [*code.co_names, *inner]
-
-
-def _is_neighbour(names: Mapping[str, Any], name: str) -> bool:
-    """Whether a name is a constant of the same file, or a function or class written there."""
-    value = names.get(name)
-    plain = isinstance(value, str | int | float | tuple | list | dict | Tensor | np.ndarray) and not name.startswith("__")
-    return plain or (isinstance(value, FunctionType | type) and value.__module__ == names.get("__name__"))

@@ -30,13 +30,13 @@ class ClipEsSettings(Settings):
     template: str = Field(words.CLIP_ES_TEMPLATE, title="Template", description="the sentence of a prompt; {} is where the class name goes")
     background: Texts = Field(words.VOC_BACKGROUND, title="Background words", description="what else may be there; none is allowed")
     synonyms: dict[str, str] = Field(
-        dict(words.VOC_PROMPTS), title="Words", description="class name -> the words in its place; a name that is not here stands for itself"
+        dict(words.VOC_PROMPTS),
+        title="Words",
+        description="class name -> the words in its place; a name that is not here stands for itself",
     )
     cam: function(CAMS) = Field("softmax", title="Map", description="how a class map is made, see kit.cam")
     affinity: bool = Field(True, title="Spread by attention affinity")
-    box_threshold: Share = Field(
-        0.4, title="Box threshold", description="a class may spread from boxes around what is hotter; 0.7 on COCO"
-    )
+    box_threshold: Share = Field(0.4, title="Box threshold", description="a class may spread from boxes around what is hotter; 0.7 on COCO")
     layers: Blocks = Field(8, title="Attention of blocks", description="whose attention makes the affinity")
     sinkhorn: whole(0, 20) = Field(3, title="Sinkhorn", description="how often rows and columns are made to sum to 1")
     power: whole(1, 8) = Field(2, title="Affinity power", description="of the matrix: how far heat may walk")

@@ -141,7 +141,9 @@ def opened(clip: Clip, settings: FmaWsssSettings, learned: Learned) -> LearnedTe
 def shifted(clip: Clip, settings: FmaWsssSettings, learned: Learned) -> LearnedTexts:
     """Each class asked with the text of the class after it: a control that has to do badly."""
     right, count = opened(clip, settings, learned), len(learned.classes)
-    return LearnedTexts(right.classes, {lesson: torch.cat([text[:count].roll(-1, 0), text[count:]]) for lesson, text in right.texts.items()})
+    return LearnedTexts(
+        right.classes, {lesson: torch.cat([text[:count].roll(-1, 0), text[count:]]) for lesson, text in right.texts.items()}
+    )
 
 
 def prompt_context(clip: Clip, settings: FmaWsssSettings, classes: Sequence[str], lesson: str) -> PromptContext:
