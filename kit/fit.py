@@ -193,7 +193,8 @@ class Fit:
             schedule = Schedule(learning.steps, learning.rate, learning.warm_up, horizon=learning.horizon)
             self._under_way = task, about
             steps = descend(
-                task, schedule, batch=learning.batch, parts=parts, weights=learning.losses, seed=getattr(settings, "seed", 0), checkpoint=way,
+                task, schedule, batch=learning.batch, parts=parts, weights=learning.losses,
+                seed=getattr(settings, "seed", 0), checkpoint=way,
                 about=about, name=name, rank=self.rank, world=self.world,
             )  # fmt: skip
             with closing(steps):
@@ -352,8 +353,9 @@ def descend(
 
     batch: pictures a step, each epoch in an order of its own; parts: pieces a batch is cut into, whose gradients are added up (less
     memory); their losses are means, so a step descends the mean of the parts; weights: of losses by name, 1 where not named. With `world`
-    processes (torchrun, an initialised process group) each takes every `world`-th part: two processes learn what one learns with two parts. name: what the steps are called.
-    checkpoint: a file that holds the way so far; with it a run that was killed goes on where it last saved, and
+    processes (torchrun, an initialised process group) each takes every `world`-th part: two processes learn what one learns with two
+    parts. name: what the steps are called. checkpoint: a file that holds the way so far; with it a run that was killed goes on where it
+    last saved, and
     `about` (plain values) has to be the same. After the last step it holds all of it: who has saved the parameters elsewhere removes it.
     Raises FitError for what cannot be learned, also when the loss is no number any more.
     """

@@ -25,8 +25,8 @@ from kit.learned import Learned
 from kit.losses import activation_loss, multi_label_contrastive_loss
 from kit.method import Comparison, Done, Lesson, Method, Pipeline, Preset, Scene, Stage, Words
 from kit.prompt import PromptContext, PromptError, competing_words, prompts, shifted_words
-from kit.propose import SUPERPIXELS, Proposals, loaded_sam, sam_proposals, superpixels
 from kit.propose import PRESETS as SAM_PRESETS
+from kit.propose import SUPERPIXELS, Proposals, loaded_sam, sam_proposals, superpixels
 from kit.settings import Blocks, Learning, Settings, SettingsError, Share, Texts, number, whole
 from kit.views import AugmentedViews, CachedViews, Views, label_rows, some_images
 from kit.vote import Vote, mask_vote
@@ -452,20 +452,23 @@ FmaWsss = Method(
     lessons=MappingProxyType({
         CLASSIFICATION: Lesson(
             "Classification prompts",
-            "Sixteen vectors stand before every class name; they learn to tell which classes a scene shows. Only image-level labels are used.",
+            "Sixteen vectors stand before every class name; they learn to tell which classes a scene shows. Only image-level labels are "
+            "used.",
             "coarse", classification, losses=("contrastive",), parts=("encoding", CLASSIFICATION), start=random_start,
             vectors=vectors_of(CLASSIFICATION),
         ),
         SEGMENTATION: Lesson(
             "Segmentation prompts",
-            "Vectors of its own for every class; they learn to be hot where the coarse seeds of the classification prompts are. Slower: every "
-            "step differentiates a map.",
+            "Vectors of its own for every class; they learn to be hot where the coarse seeds of the classification prompts are. Slower: "
+            "every step differentiates a map.",
             "fine", segmentation, losses=("foreground", "background"), parts=("encoding", "coarse seeds", SEGMENTATION),
             needs=(CLASSIFICATION,), vectors=vectors_of(SEGMENTATION),
         ),
     }),
     open=opened,
-    belongs=("background", "synonyms", "context", "coarse.position", "coarse.per_class", "fine.position", "fine.per_class", "fine.background"),
+    belongs=(
+        "background", "synonyms", "context", "coarse.position", "coarse.per_class", "fine.position", "fine.per_class", "fine.background",
+    ),  # fmt: skip
     shipped=Path(__file__).parent / "learned" / "fma_wsss_toy.safetensors",
     source="Yang and Gong, Foundation Model Assisted Weakly Supervised Semantic Segmentation, WACV 2024",
 )  # fmt: skip
