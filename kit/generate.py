@@ -2,14 +2,15 @@
 
 import io
 import os
+import pickle
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,13 +35,12 @@ from kit.manifest import (
     open_folder,
     write_file,
 )
-from kit.methods import Method
+from kit.method import Driver, Kept, Pipeline, WorkerJob, scores_with_background
 from kit.shard import Shard
 
 BATCH_PIXELS = 2**25  # of the pictures of a batch together: 100 MB of memory
 READERS = 4  # threads that read pictures
 AHEAD = 2  # batches that are read before they are needed
-Made = TypeVar("Made")
 
 
 class GenerateError(ValueError):
@@ -52,14 +52,40 @@ class Step:
     """What became of one picture.
 
     index: its place in the data set; state: "written", "kept" (it was there already) or "refused", then `why` says so;
-    seconds: what it took, all stages together.
+    seconds: what each stage took; notes: the method's.
     """
 
     index: int
     id: str
     state: str
-    seconds: float
+    spent: Mapping[str, float] = field(default_factory=dict)
     why: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """All stages together."""
+        return sum(self.spent.values())
+
+    def record(self) -> dict:
+        """Plain values for the manifest; what is empty is left out."""
+        seconds = {stage: round(spent, 4) for stage, spent in self.spent.items()}
+        everything = {"state": self.state, "why": self.why, "seconds": seconds, "notes": list(self.notes)}
+        return {name: value for name, value in everything.items() if value}
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What `generate` did: where the masks are, how many were written now or kept, and (id, reason) of those refused."""
+
+    out: Path
+    written: int
+    kept: int
+    refused: tuple[tuple[str, str], ...]
+
+    def __str__(self) -> str:
+        named = "".join(f"\n  {name}: {why}" for name, why in self.refused[:10])
+        return f"{self.out / MASKS}: {self.written:,} masks written now, {self.kept:,} kept, {len(self.refused):,} refused{named}"
 
 
 @dataclass(frozen=True)
@@ -70,8 +96,25 @@ class Plan:
     refused: tuple[tuple[int, str], ...]
 
 
-def generate(
-    method: Method,
+def generate(pipeline: Pipeline, data: DataSet, out: str | os.PathLike, *, progress: bool = True, **options: Any) -> Generated:
+    """The pseudo mask of every picture as a file, to the end, with a progress bar.   Options as in `generate_steps`.
+
+    >>> kit.generate(kit.ClipEs(clip), kit.folder("photos", names={"a.jpg": ["dog"]}), out="masks")          # doctest: +SKIP
+    """
+    from tqdm.auto import tqdm
+
+    states, refused = Counter(), list(data.refused)
+    steps = generate_steps(pipeline, data, out, **options)
+    with closing(steps), tqdm(total=len(data), unit="image", disable=not progress) as bar:
+        for step in steps:
+            states[step.state] += 1
+            refused += [(step.id, step.why)] * (step.state == "refused")
+            bar.update()
+    return Generated(Path(out), states["written"], states["kept"], tuple(refused))
+
+
+def generate_steps(
+    pipeline: Pipeline,
     data: DataSet,
     out: str | os.PathLike,
     *,
@@ -84,17 +127,17 @@ def generate(
     shard: Shard = Shard(),  # noqa: B008  frozen
     lock: AbstractContextManager | None = None,
 ) -> Iterator[Step]:
-    """The pseudo mask of every picture as a file, a step at a time; closing the generator stops it, and what is done stays.
+    """The same a picture at a time; closing the generator stops it, and what is done stays.
 
     out: gets SegmentationClass/ID.png (palette PNG of the picture's size: 0 background, 1.. the data set's classes, 255 uncertain),
     with `maps` maps/ID.npz (every stage as float16 at the size the method works at, `names` and their class `numbers`), with `overlays`
     overlays/ID.png, and manifest.json. batch: pictures encoded together at most; workers: processes that refine and write, 1 = this one.
 
-    What is there already is kept, if the same method, settings, model, data set and batch made it; `restart` removes it first. Batches are
-    cut from the whole list before anything else is known, so that a run that was killed and goes on makes the masks, byte for byte, of
-    one that was not, on one machine. Only the attention the settings ask for is kept: where that is not every block's, the others are
-    computed in another way and `method.segment` may differ in the last bits, hence in single pixels. `skip_bad`: pictures that cannot be
-    used are refused one by one instead of stopping everything.
+    What is there already is kept, if the same method, code, settings, model, data set and batch made it; `restart` removes it first.
+    Batches are cut from the whole list before anything else is known, so that a run that was killed and goes on makes the masks, byte for
+    byte, of one that was not, on one machine. Only the attention the settings ask for is kept: where that is not every block's, the others
+    are computed in another way and `pipeline.segment` may differ in the last bits, hence in single pixels. `skip_bad`: pictures that cannot
+    be used are refused one by one instead of stopping everything.
     lock: held while the model is asked, for those who share it, and free while a batch is refined and written.
     With a shard of several the processes may be on several machines: these have to share the file system `out` is on.
 
@@ -106,22 +149,22 @@ def generate(
         raise GenerateError(f"expected 1 to {mask.IGNORE - 1} classes, each once, got {len(data.classes)}: a palette PNG holds no more")
     _check_ids(data)
     kinds = (MASKS, *[MAPS] * maps, *[OVERLAYS] * overlays)
-    return _steps(method, data, Path(out), kinds, batch, workers, restart, skip_bad, shard, lock or nullcontext())
+    return _Work(pipeline, data, Path(out), kinds, skip_bad).steps(batch, workers, restart, shard, lock or nullcontext())
 
 
-def planned(method: Method, data: DataSet, *, batch: int = 16, skip_bad: bool = False) -> Plan:
+def planned(pipeline: Pipeline, data: DataSet, *, batch: int = 16, skip_bad: bool = False) -> Plan:
     """Batches of pictures that are of one size once they are prepared, in the data set's order, read from the headers alone.
 
     A batch has `batch` pictures at most, fewer where its attention maps or pixels would fill the memory; it depends on nothing but the
     pictures' sizes, the settings and `batch`.   Raises DataError, ImageError or ClipError for a picture that cannot be used, unless
     `skip_bad`.
     """
-    layers, side = len(method.blocks()), method.settings.side
+    layers, side = len(_layers(pipeline) or range(pipeline.clip.layer_count)), pipeline.settings.side
 
     def grid_and_pixels(entry: Entry) -> tuple[tuple[int, int], int] | str:
         try:
             size = entry.size()
-            return method.clip.grid(method.working_size(size), side=side), size[0] * size[1]
+            return pipeline.clip.grid(pipeline.working_size(size), side=side), size[0] * size[1]
         except ValueError as error:
             if not skip_bad:
                 raise _about(entry, error) from error
@@ -149,97 +192,22 @@ def planned(method: Method, data: DataSet, *, batch: int = 16, skip_bad: bool = 
     return Plan(tuple(sorted(batches)), tuple(refused))
 
 
-def _steps(
-    method: Method,
-    data: DataSet,
-    out: Path,
-    kinds: tuple[str, ...],
-    batch: int,
-    workers: int,
-    restart: bool,
-    skip_bad: bool,
-    shard: Shard,
-    lock: AbstractContextManager,
-) -> Iterator[Step]:
-    with shard.together():
+def ask_each(pipeline: Pipeline, names: Sequence[str], image: np.ndarray, tokens: Tokens) -> list[str]:
+    """Each class asked for alone: its prompts.
 
-        def begun() -> Plan:
-            made_with = description(method, data, batch)
-            open_folder(out, made_with, data, restart)
-            plan = planned(method, data, batch=batch, skip_bad=skip_bad)
-            begin_manifest(out, made_with, data, method, workers, shard.world)
-            for kind in kinds:
-                (out / kind).mkdir(exist_ok=True)
-            return plan
-
-        plan = shard.agreed(begun)
-        journal = Journal(out / f"manifest.rank{shard.rank}.jsonl")
-        try:
-            if shard.rank == 0:
-                for index, why in plan.refused:
-                    answer = Answer(index, data.entries[index].id, "refused", why=why)
-                    journal.note(answer.id, answer.record())
-                    yield answer.step()
-            share = plan.batches[shard.rank :: shard.world]
-            with closing(_answers(method, data, share, out, kinds, workers, skip_bad, journal, lock)) as answers:
-                for answer in answers:
-                    yield answer.step()
-        finally:
-            journal.close()
-            if shard.world == 1:
-                merge_journals(out)
-        if shard.world > 1:
-            torch.distributed.barrier()
-            if shard.rank == 0:
-                check_journals(out, shard.world)
-                merge_journals(out)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A step with what the manifest wants to know of it: seconds by stage, and the method's notes."""
-
-    index: int
-    id: str
-    state: str
-    seconds: dict[str, float] = field(default_factory=dict)
-    why: str = ""
-    notes: tuple[str, ...] = ()
-
-    def step(self) -> Step:
-        return Step(self.index, self.id, self.state, sum(self.seconds.values()), self.why)
-
-    def record(self) -> dict:
-        """Plain values; what is empty is left out."""
-        seconds = {stage: round(spent, 4) for stage, spent in self.seconds.items()}
-        everything = {"state": self.state, "why": self.why, "seconds": seconds, "notes": list(self.notes)}
-        return {name: value for name, value in everything.items() if value}
-
-
-@dataclass(frozen=True)
-class MaskJob:
-    """What is left to do of a picture, for a process without a model: refine, judge, write.
-
-    image (h, w, 3) and scores (1 + C, h, w) at the size the method works at; stages: what goes into the maps' file; picture (H, W, 3):
-    what goes under an overlay; size (H, W): the mask's; numbers: the C classes' labels; refiner: None if nothing is left to
-    refine; files: kind -> path.   Arrays, not tensors: torch would send these through shared memory, which containers keep small.
+    A prompt's last bits depend on those it is encoded with: so they are the same ones, whichever picture is first.
+    Raises what a stage raises for words that cannot be asked.
     """
-
-    answer: Answer
-    image: np.ndarray
-    scores: np.ndarray
-    stages: dict[str, np.ndarray]
-    picture: np.ndarray | None
-    size: tuple[int, int]
-    names: tuple[str, ...]
-    numbers: tuple[int, ...]
-    refiner: Callable[[np.ndarray, Tensor], Iterator[Tensor]] | None
-    confidence: float
-    files: dict[str, Path]
+    stages, kept, prompts = [stage for stage in pipeline.stages if stage.shows == "words"], Kept(limit=1), []
+    for name in names:
+        driver = Driver(stages, pipeline.scene(Sample(image, (name,)), tokens, kept))
+        with suppress(KeyError):  # words that are chosen by what other stages see are asked with each picture
+            prompts += [prompt for stage in driver.steps() for prompt in driver.outputs[stage.name].prompts]
+    return prompts
 
 
 @dataclass(frozen=True)
-class Prepared:
+class _Read:
     """A picture that was read: its pixels (3, h*patch, w*patch) as the encoder wants them, None where there is no class to ask for."""
 
     sample: Sample
@@ -247,195 +215,202 @@ class Prepared:
     seconds: float
 
 
-def _answers(
-    method: Method,
-    data: DataSet,
-    batches: Sequence[tuple[int, ...]],
-    out: Path,
-    kinds: tuple[str, ...],
-    workers: int,
-    skip_bad: bool,
-    journal: Journal,
-    lock: AbstractContextManager,
-) -> Iterator[Answer]:
-    """One answer for each picture of the batches, in their order, noted in the journal."""
-    waiting: deque[Future[Answer]] = deque()
-    room = 0 if workers == 1 else WAITING * workers
+@dataclass(frozen=True)
+class _MaskJob:
+    """What is left to do of a picture, for a process without a model: refine, judge, write.
 
-    def first() -> Answer:
-        answer = waiting[0].result()
-        waiting.popleft()
-        journal.note(answer.id, answer.record())
-        return answer
+    scores (1 + C, h, w): those so far, at the size the method works at; stages: what goes into the maps' file; picture (H, W, 3): what goes
+    under an overlay; size (H, W): the mask's; numbers: the C classes' labels; left: the stages to do, if any; power, confidence: settings;
+    files: kind -> path.   Arrays, not tensors: torch would send these through shared memory, which containers keep small.
+    """
 
-    try:
-        with workers_pool(workers) as pool, closing(_made(method, data, batches, out, kinds, skip_bad)) as everything:
-            for name in data.classes:  # a prompt's last bits depend on those it is encoded with: the same ones, whichever picture is first
-                with lock:
-                    method.question((name,))
-            for made in _locked(everything, lock):
-                waiting.append(pool.submit(_written, made) if isinstance(made, MaskJob) else _as_future(made))
-                if len(waiting) > room:
-                    yield first()
-            while waiting:
-                yield first()
-    finally:  # the masks that were under way when somebody stopped are there as well
-        for future in waiting:
-            if future.done() and not future.cancelled() and future.exception() is None:
-                answer = future.result()
-                journal.note(answer.id, answer.record())
+    step: Step
+    scores: np.ndarray | None
+    stages: dict[str, np.ndarray]
+    picture: np.ndarray | None
+    size: tuple[int, int]
+    names: tuple[str, ...]
+    numbers: tuple[int, ...]
+    left: WorkerJob | None
+    power: float
+    confidence: float
+    files: dict[str, Path]
 
 
-def _locked(steps: Iterator[Made], lock: AbstractContextManager) -> Iterator[Made]:
-    """The same steps, the lock held while one is made and free between two."""
-    while True:
-        with lock:
-            made = next(steps, None)
-        if made is None:
-            return
-        yield made
+@dataclass(frozen=True)
+class _Work:
+    """Which masks are made of what, and where they go."""
 
+    pipeline: Pipeline
+    data: DataSet
+    out: Path
+    kinds: tuple[str, ...]
+    skip_bad: bool
 
-def _as_future(answer: Answer) -> Future[Answer]:
-    future: Future[Answer] = Future()
-    future.set_result(answer)
-    return future
+    def steps(self, batch: int, workers: int, restart: bool, shard: Shard, lock: AbstractContextManager) -> Iterator[Step]:
+        out, data = self.out, self.data
 
+        def begun() -> Plan:
+            made_with = description(self.pipeline, data, batch)
+            open_folder(out, made_with, data, self.pipeline.method, restart)
+            plan = planned(self.pipeline, data, batch=batch, skip_bad=self.skip_bad)
+            begin_manifest(out, made_with, data, self.pipeline, workers, shard.world)
+            for kind in self.kinds:
+                (out / kind).mkdir(exist_ok=True)
+            return plan
 
-def _made(
-    method: Method, data: DataSet, batches: Sequence[tuple[int, ...]], out: Path, kinds: tuple[str, ...], skip_bad: bool
-) -> Iterator[Answer | MaskJob]:
-    """What the model has to do, a batch at a time: an answer where that was all, else the job that is left."""
-    with closing(_read_ahead(method, data, batches, out, kinds)) as ahead:
-        for batch, missing, reads in ahead:
-            yield from _made_of_batch(method, data, batch, missing, reads, skip_bad)
-
-
-def _made_of_batch(
-    method: Method,
-    data: DataSet,
-    batch: tuple[int, ...],
-    missing: Mapping[int, dict[str, Path]],
-    reads: Mapping[int, Future[Prepared]],
-    skip_bad: bool,
-) -> Iterator[Answer | MaskJob]:
-    prepared: dict[int, Prepared] = {}
-    refused: dict[int, str] = {}
-    for index, read in reads.items():
-        try:
-            prepared[index] = read.result()
-        except ValueError as error:
-            if not skip_bad:
-                raise
-            refused[index] = str(error)
-    asked = [index for index, picture in prepared.items() if picture.pixels is not None]
-    if missing.keys() & set(asked):  # all of the batch, for a picture's mask must not depend on what is there already
-        clock = time.perf_counter()
-        tokens = method.clip.encode(torch.stack([prepared[index].pixels for index in asked]), layers=method.blocks())
-        share = (time.perf_counter() - clock) / len(asked)
-    for index in batch:
-        entry = data.entries[index]
-        if index not in missing:
-            yield Answer(index, entry.id, "kept")
-        elif index in refused:
-            yield Answer(index, entry.id, "refused", why=refused[index])
-        elif index not in asked:
-            yield _background_job(prepared[index], index, missing[index], method)
-        else:
+        with shard.together():
+            plan = shard.agreed(begun)
+            journal = Journal(out / f"manifest.rank{shard.rank}.jsonl")
             try:
-                job = _job(prepared[index], index, missing[index], method, data, tokens.image(asked.index(index)), share)
-            except ValueError as error:
-                if not skip_bad:
-                    raise _about(entry, error) from error
-                yield Answer(index, entry.id, "refused", why=str(_about(entry, error)))
-            else:
-                yield job
+                if shard.rank == 0:
+                    for index, why in plan.refused:
+                        step = Step(index, data.entries[index].id, "refused", why=why)
+                        journal.note(step.id, step.record())
+                        yield step
+                with closing(self._noted(plan.batches[shard.rank :: shard.world], workers, journal, lock)) as steps:
+                    yield from steps
+            finally:
+                journal.close()
+                if shard.world == 1:
+                    merge_journals(out)
+            if shard.world > 1:
+                torch.distributed.barrier()
+                if shard.rank == 0:
+                    check_journals(out, shard.world)
+                    merge_journals(out)
 
+    def _noted(self, batches: Sequence[tuple[int, ...]], workers: int, journal: Journal, lock: AbstractContextManager) -> Iterator[Step]:
+        """One step for each picture of the batches, in their order, noted in the journal."""
+        waiting: deque[Future[Step]] = deque()
+        room = 0 if workers == 1 else WAITING * workers
 
-def _read_ahead(
-    method: Method, data: DataSet, batches: Sequence[tuple[int, ...]], out: Path, kinds: tuple[str, ...]
-) -> Iterator[tuple[tuple[int, ...], dict[int, dict[str, Path]], dict[int, Future[Prepared]]]]:
-    """Each batch with the files that are missing of it and, if any are, its pictures, read in threads while others are worked on."""
-    with ThreadPoolExecutor(READERS) as pool:
+        def first() -> Step:
+            step = waiting[0].result()
+            waiting.popleft()
+            journal.note(step.id, step.record())
+            return step
+
+        try:
+            with workers_pool(workers) as pool, closing(self._made(batches, _can_be_sent(self.pipeline))) as everything:
+                while True:
+                    with lock:
+                        made = next(everything, None)
+                    if made is None:
+                        break
+                    waiting.append(pool.submit(_written, made) if isinstance(made, _MaskJob) else _as_future(made))
+                    if len(waiting) > room:
+                        yield first()
+                while waiting:
+                    yield first()
+        finally:  # the masks that were under way when somebody stopped are there as well
+            for future in waiting:
+                if future.done() and not future.cancelled() and future.exception() is None:
+                    journal.note(future.result().id, future.result().record())
+
+    def _made(self, batches: Sequence[tuple[int, ...]], sent: bool) -> Iterator[Step | _MaskJob]:
+        """What the model has to do: a step where that was all, else the job that is left."""
+        asked_alone = False
+        with closing(self._read_ahead(batches)) as ahead:
+            for batch, missing, reads in ahead:
+                read: dict[int, _Read | Step] = {index: self._outcome(index, future.result) for index, future in reads.items()}
+                asked = [index for index, found in read.items() if isinstance(found, _Read) and found.pixels is not None]
+                tokens = None
+                if missing.keys() & set(asked):  # all of the batch, for a picture's mask must not depend on what is there already
+                    clock = time.perf_counter()
+                    tokens = self.pipeline.clip.encode(torch.stack([read[index].pixels for index in asked]), layers=_layers(self.pipeline))
+                    share = (time.perf_counter() - clock) / len(asked)
+                    if not asked_alone:
+                        ask_each(self.pipeline, self.data.classes, read[asked[0]].sample.image, tokens.image(0))
+                        asked_alone = True
+                for index in batch:
+                    if index not in missing:
+                        yield Step(index, self.data.entries[index].id, "kept")
+                    elif isinstance(read[index], Step):
+                        yield read[index]
+                    elif index not in asked:
+                        yield self._background(read[index], index, missing[index])
+                    else:
+                        own = tokens.image(asked.index(index))
+                        yield self._outcome(index, lambda: self._job(read[index], index, missing[index], own, share, sent))  # noqa: B023
+
+    def _outcome(self, index: int, make: Any) -> Any:
+        """What `make` gives, or the picture's refusal."""
+        try:
+            return make()
+        except ValueError as error:
+            error = _about(self.data.entries[index], error)
+            if not self.skip_bad:
+                raise error from error.__cause__
+            return Step(index, self.data.entries[index].id, "refused", why=str(error))
+
+    def _read_ahead(
+        self, batches: Sequence[tuple[int, ...]]
+    ) -> Iterator[tuple[tuple[int, ...], dict[int, dict[str, Path]], dict[int, Future[_Read]]]]:
+        """Each batch with the files that are missing of it and, if any are, its pictures, read in threads while others are worked on."""
         ahead: deque = deque()
+        pool = ThreadPoolExecutor(READERS)
         try:
             for batch in batches:
-                files = {index: {kind: file_of(out, kind, data.entries[index].id) for kind in kinds} for index in batch}
+                files = {index: {kind: file_of(self.out, kind, self.data.entries[index].id) for kind in self.kinds} for index in batch}
                 missing = {index: {kind: path for kind, path in of.items() if not _is_there(path)} for index, of in files.items()}
                 missing = {index: of for index, of in missing.items() if of}
-                reads = {index: pool.submit(_prepared, method, data, index) for index in batch} if missing else {}
-                ahead.append((batch, missing, reads))
+                ahead.append((batch, missing, {index: pool.submit(self._read, index) for index in batch} if missing else {}))
                 if len(ahead) > AHEAD:
                     yield ahead.popleft()
-            while ahead:
-                yield ahead.popleft()
+            yield from ahead
         finally:
             pool.shutdown(cancel_futures=True)
 
-
-def _prepared(method: Method, data: DataSet, index: int) -> Prepared:
-    clock = time.perf_counter()
-    entry = data.entries[index]
-    try:
+    def _read(self, index: int) -> _Read:
+        clock, entry, data = time.perf_counter(), self.data.entries[index], self.data
         sample = entry.sample()
         if strange := [name for name in sample.names if name not in data.classes]:
             raise DataError(f"{entry.id} shows {', '.join(strange)}, which is none of the {len(data.classes)} classes of {data.name}")
         if sample.image.shape[:2] != (size := entry.size()):
             sizes = [" x ".join(map(str, pair)) for pair in (size, sample.image.shape[:2])]
             raise DataError(f"{entry.id}: its header tells of {sizes[0]} pixels, it has {sizes[1]}; save the picture again")
-        pixels = method.clip.prepare(method.working_image(sample.image), side=method.settings.side) if sample.names else None
-    except ValueError as error:
-        raise _about(entry, error) from error
-    return Prepared(sample, pixels, time.perf_counter() - clock)
+        pixels = self.pipeline.prepared(sample.image) if sample.names else None
+        return _Read(sample, pixels, time.perf_counter() - clock)
+
+    def _job(self, read: _Read, index: int, files: dict[str, Path], tokens: Tokens, encode_seconds: float, sent: bool) -> _MaskJob:
+        sample, settings = read.sample, self.pipeline.settings
+        *_, result = self.pipeline.steps(sample, tokens=tokens, worker=not sent)
+        left = WorkerJob.of(result, sample.image) if sent else None
+        return _MaskJob(
+            step=Step(index, sample.id, "written", {"read": read.seconds, **result.seconds, "encode": encode_seconds}, notes=result.notes),
+            scores=result.planes.cpu().numpy(),
+            stages={stage: _half(maps) for stage, maps in result.stages.items()} if MAPS in files else {},
+            picture=sample.image if OVERLAYS in files else None,
+            size=sample.image.shape[:2],
+            names=sample.names,
+            numbers=tuple(self.data.classes.index(name) + 1 for name in sample.names),
+            left=left,
+            power=settings.background_power,
+            confidence=settings.confidence,
+            files=files,
+        )
+
+    def _background(self, read: _Read, index: int, files: dict[str, Path]) -> _MaskJob:
+        """Labels that name no class leave nothing to ask for: all is background."""
+        image = read.sample.image
+        step = Step(index, read.sample.id, "written", {"read": read.seconds}, notes=("no class to look for: all is background",))
+        scores, settings = np.ones((1, *image.shape[:2]), np.float32), self.pipeline.settings
+        picture = image if OVERLAYS in files else None
+        return _MaskJob(step, scores, {}, picture, image.shape[:2], (), (), None, settings.background_power, settings.confidence, files)
 
 
-def _job(
-    prepared: Prepared, index: int, files: dict[str, Path], method: Method, data: DataSet, tokens: Tokens, encode_seconds: float
-) -> MaskJob:
-    sample, settings = prepared.sample, method.settings
-    results = method.steps(sample, tokens=tokens)
-    if refined := settings.refiner == "pixel-adaptive" and method.clip.device.type != "cpu":  # it is faster where the maps are
-        *_, result = results
-    else:
-        result = next(results)
-    seconds = {"read": prepared.seconds, **result.seconds, "encode": encode_seconds}
-    stages = list(result.stages)
-    return MaskJob(
-        answer=Answer(index, sample.id, "written", seconds, notes=result.notes),
-        image=method.working_image(sample.image),
-        scores=method.scores_of(result, stages[-1]).cpu().numpy(),
-        stages={stage: _half(result.stages[stage]) for stage in stages} if MAPS in files else {},
-        picture=sample.image if OVERLAYS in files else None,
-        size=sample.image.shape[:2],
-        names=sample.names,
-        numbers=tuple(data.classes.index(name) + 1 for name in sample.names),
-        refiner=None if refined or settings.refiner == "none" else method.refiner,
-        confidence=settings.confidence,
-        files=files,
-    )
-
-
-def _background_job(prepared: Prepared, index: int, files: dict[str, Path], method: Method) -> MaskJob:
-    """Labels that name no class leave nothing to ask for: all is background."""
-    sample = prepared.sample
-    size = sample.image.shape[:2]
-    answer = Answer(index, sample.id, "written", {"read": prepared.seconds}, notes=("no class to look for: all is background",))
-    picture = sample.image if OVERLAYS in files else None
-    return MaskJob(
-        answer, sample.image, np.ones((1, *size), np.float32), {}, picture, size, (), (), None, method.settings.confidence, files
-    )
-
-
-def _written(job: MaskJob) -> Answer:
+def _written(job: _MaskJob) -> Step:
     """The end of a picture's way, here or in another process: refined, judged, written."""
-    seconds, stages, scores = dict(job.answer.seconds), dict(job.stages), torch.from_numpy(job.scores)
-    clock = time.perf_counter()
-    if job.refiner is not None:
-        *_, scores = job.refiner(job.image, scores)
+    seconds, stages, scores = dict(job.step.spent), dict(job.stages), torch.from_numpy(job.scores)
+    if job.left is not None:
+        maps, spent = job.left.done()
+        *_, scores = maps.values()
+        scores = scores_with_background(scores, len(job.names), job.power)
+        seconds |= spent
         if MAPS in job.files:
-            stages["refined"] = _half(scores)
-        seconds["refined"] = time.perf_counter() - clock
-        clock = time.perf_counter()
+            stages |= {stage: _half(planes) for stage, planes in maps.items()}
+    clock = time.perf_counter()
     full = scores[None] if tuple(scores.shape[1:]) == job.size else refine.upsampled(scores[None], job.size)
     labels = mask.label_map(full)
     sure = mask.without_uncertain(labels, mask.confidence(full), threshold=job.confidence)[0].numpy()
@@ -451,8 +426,27 @@ def _written(job: MaskJob) -> Answer:
         save_image(job.files[OVERLAYS], hatch(mask_overlay(job.picture, numbers[labels[0].numpy()]), sure == mask.IGNORE))
     if MASKS in job.files:
         save_mask(job.files[MASKS], numbers[sure])
-    seconds["write"] = time.perf_counter() - clock
-    return Answer(job.answer.index, job.answer.id, job.answer.state, seconds, notes=job.answer.notes)
+    return replace(job.step, spent={**seconds, "write": time.perf_counter() - clock})
+
+
+def _layers(pipeline: Pipeline) -> list[int] | None:
+    """The blocks whose attention is kept; all of them where the method has no setting that says which."""
+    return pipeline.layers or None
+
+
+def _can_be_sent(pipeline: Pipeline) -> bool:
+    """Whether another process can be handed what is left of a picture: functions written on the spot cannot."""
+    try:
+        pickle.dumps((pipeline.left, pipeline.settings))
+    except (pickle.PicklingError, AttributeError, TypeError):
+        return False
+    return any(stage.is_shown and stage not in pipeline.left for stage in pipeline.stages)
+
+
+def _as_future(step: Step) -> Future[Step]:
+    future: Future[Step] = Future()
+    future.set_result(step)
+    return future
 
 
 def _half(maps: Tensor) -> np.ndarray:

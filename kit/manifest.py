@@ -16,7 +16,8 @@ from pathlib import Path
 from kit import __version__, mask
 from kit.data import DataSet
 from kit.files import write_whole
-from kit.methods import METHODS, Method
+from kit.method import Method, Pipeline
+from kit.settings import SettingsError
 
 MASKS, MAPS, OVERLAYS = "SegmentationClass", "maps", "overlays"
 ENDINGS = {MASKS: ".png", MAPS: ".npz", OVERLAYS: ".png"}
@@ -25,7 +26,7 @@ JOURNALS = "manifest.rank*.jsonl"
 LIST = "list of pictures"  # in a description the hash of it
 PART = re.compile(r"\.[0-9a-f]{16}\.part")  # what a killed run leaves of a file
 RANDOM = "nothing in this method is random"
-LEARNED_RANDOM = "the prompts were learned with this seed; nothing is random when the masks are made"
+LEARNED_RANDOM = "what was learned was learned with this seed; nothing is random when the masks are made"
 
 
 class ManifestError(ValueError):
@@ -68,16 +69,18 @@ class Journal:
         self._file.close()
 
 
-def description(method: Method, data: DataSet, batch: int) -> dict:
+def description(pipeline: Pipeline, data: DataSet, batch: int) -> dict:
     """All that a mask depends on besides the pictures themselves; what differs here must not share a folder."""
     ids = hashlib.sha256("\n".join(entry.id for entry in data.entries).encode()).hexdigest()
+    clip, learned = pipeline.clip, pipeline.learned
     return {
-        "method": next(name for name, kind in METHODS.items() if isinstance(method, kind)),
-        "settings": method.settings.to_dict(),
-        "model": method.clip.name,
-        "weights": method.clip.fingerprint,
-        "precision": method.clip.precision,
-        **({} if method.learned is None else {"learned": method.learned.fingerprint}),
+        "method": pipeline.method.name,
+        **({"code": pipeline.code} if pipeline.code else {}),
+        "settings": pipeline.settings.to_dict(),
+        "model": clip.name,
+        "weights": clip.fingerprint,
+        "precision": clip.precision,
+        **({} if learned is None else {"learned": learned.fingerprint}),
         "data": data.name,
         "split": data.split,
         "labels from": data.labels_from,
@@ -88,15 +91,23 @@ def description(method: Method, data: DataSet, batch: int) -> dict:
     }
 
 
-def differences(old: Mapping, new: Mapping) -> list[str]:
-    """What was different then, in words: "power=1, now 2"."""
+def differences(old: Mapping, new: Mapping, method: Method) -> list[str]:
+    """What was different then, in words: "power=1, now 2"; settings and foreign code one by one."""
 
     def flat(made_with: Mapping) -> dict:
-        return {**{name: value for name, value in made_with.items() if name != "settings"}, **made_with.get("settings", {})}
+        settings = made_with.get("settings") or {}
+        if made_with.get("method", method.name) == method.name:
+            with suppress(SettingsError):  # those with a function of one's own are as they are
+                settings = method.settings_of(settings).to_dict()  # an earlier version's had other names
+        code = {f"the code of {name}": value for name, value in (made_with.get("code") or {}).items()}
+        rest = {name: value for name, value in made_with.items() if name not in ("settings", "code")}
+        return {**rest, **code, **_dotted(settings, method.Settings.described())}
 
-    then, now = flat(old), flat(json.loads(json.dumps(new)))  # as it will stand in the file: lists, no tuples
+    then, now = (json.loads(json.dumps(flat(made_with))) for made_with in (old, new))  # as in the file: lists, no tuples
     names = [name for name in {**now, **then} if then.get(name) != now.get(name)]
     told = {name: f"{name}={_short(then.get(name))}, now {_short(now.get(name))}" for name in names}
+    if then.get("method") != now.get("method"):  # then its settings are others anyway
+        told = {name: words for name, words in told.items() if name == "method"}
     if LIST in told:
         told[LIST] = "another list of pictures"
         if "pictures" in told:  # how many there are says it already
@@ -104,12 +115,21 @@ def differences(old: Mapping, new: Mapping) -> list[str]:
     return list(told.values())
 
 
+def _dotted(settings: Mapping, known: Mapping, prefix: str = "") -> dict:
+    """Settings by dotted name: groups are opened, values that are dicts are not."""
+    found = {}
+    for name, value in settings.items():
+        is_group = isinstance(value, Mapping) and f"{prefix}{name}" not in known
+        found |= _dotted(value, known, f"{prefix}{name}.") if is_group else {f"{prefix}{name}": value}
+    return found
+
+
 def _short(value) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 60 else f"{text[:50]}..."
 
 
-def open_folder(out: Path, made_with: dict, data: DataSet, restart: bool) -> None:
+def open_folder(out: Path, made_with: dict, data: DataSet, method: Method, restart: bool) -> None:
     """The folder, made if it is not there, with nothing in it that these masks could be taken for."""
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -124,7 +144,7 @@ def open_folder(out: Path, made_with: dict, data: DataSet, restart: bool) -> Non
         names = {name for name in manifest["images"] if is_file_name(name)} | {entry.id for entry in data.entries}
         for kind, name in itertools.product(ENDINGS, names):
             file_of(out, kind, name).unlink(missing_ok=True)
-    elif other := differences(manifest["made_with"], made_with):
+    elif other := differences(manifest["made_with"], made_with, method):
         raise ManifestError(f"{out} was made with {'; '.join(other[:3])}: choose another --out or --restart")
     for part in [path for kind in ENDINGS for path in (out / kind).glob(".*.part") if PART.fullmatch(path.name)]:
         part.unlink()
@@ -133,23 +153,23 @@ def open_folder(out: Path, made_with: dict, data: DataSet, restart: bool) -> Non
             path.unlink()
 
 
-def begin_manifest(out: Path, made_with: dict, data: DataSet, method: Method, workers: int, processes: int) -> None:
+def begin_manifest(out: Path, made_with: dict, data: DataSet, pipeline: Pipeline, workers: int, processes: int) -> None:
     """Says what is to be made before the first mask is there, and reads the journals of a run that was killed."""
     merge_journals(out)
-    learned = method.learned
+    learned = pipeline.learned
     manifest = read_manifest(out) or {
         "made_with": made_with,
         "labels": {"background": 0, **{name: number for number, name in enumerate(data.classes, start=1)}, "uncertain": mask.IGNORE},
-        "seeds": [] if learned is None else [learned.settings.seed],
+        "seeds": [] if learned is None else [learned.about["settings"].get("seed", 0)],
         "random": RANDOM if learned is None else LEARNED_RANDOM,
-        **({} if learned is None else {"learned": learned.about}),
+        **({} if learned is None else {"learned": dict(learned.about)}),
         "left_out_of_the_list": [{"id": name, "why": why} for name, why in data.refused],
         "runs": [],
         "images": {entry.id: {"state": "missing"} for entry in data.entries},
     }
     packages = {"kit": __version__, "python": platform.python_version()}
     packages |= {name: version(name) for name in ("torch", "open_clip_torch", "numpy", "pillow")}
-    run = {"started": datetime.now(timezone.utc).isoformat(timespec="seconds"), "device": str(method.clip.device), "workers": workers}
+    run = {"started": datetime.now(timezone.utc).isoformat(timespec="seconds"), "device": str(pipeline.clip.device), "workers": workers}
     _write_manifest(out, {**manifest, "runs": [*manifest["runs"], {**run, "processes": processes, "versions": packages}]})
 
 
