@@ -4,7 +4,9 @@
 >>> kit.ClipEs(clip, box_threshold=0.4).segment("dog.jpg", names=("dog", "sofa")).labels              # doctest: +SKIP
 """
 
+import functools
 import importlib
+import inspect
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -44,27 +46,41 @@ _AT = {
 __all__ = sorted(_AT)
 
 
+def _found(name: str) -> Any:
+    module, _, path = _AT[name].partition(":")
+    return functools.reduce(getattr, (path or name).split("."), importlib.import_module(module))
+
+
+def _of(module: ModuleType) -> Any:
+    return _found(module.__name__.rpartition(".")[2])
+
+
+class _Called(ModuleType):
+    """A module that is called like its function: `kit.fit(...)` learns, and `kit.fit.FitError` is there as well."""
+
+    __doc__ = property(lambda self: _of(self).__doc__)
+    __signature__ = property(lambda self: inspect.signature(_of(self)))
+
+    def __call__(self, *values: Any, **options: Any) -> Any:
+        return _of(self)(*values, **options)
+
+
+class _Kit(ModuleType):
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _AT and isinstance(value, ModuleType):  # kit/fit.py was imported, and is kit.fit from now on
+            value.__class__ = _Called
+        super().__setattr__(name, value)
+
+
 def __getattr__(name: str) -> Any:
     if name not in _AT:
         raise AttributeError(f"module 'kit' has no attribute {name!r}")
-    module, _, path = _AT[name].partition(":")
-    value = importlib.import_module(module)
-    for part in (path or name).split("."):
-        value = getattr(value, part)
-    globals()[name] = value
-    return value
+    value = _found(name)
+    return globals().setdefault(name, value)  # where importing has put the module there, that is it
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_AT})
-
-
-class _Kit(ModuleType):
-    """`kit.fit` is the function also after `kit/fit.py` was imported; the module's other names are there by `from kit.fit import ...`."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _AT and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
 
 
 sys.modules[__name__].__class__ = _Kit
