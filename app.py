@@ -20,7 +20,13 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
         default="tiny",
         help="tiny (built in), ARCH:TAG such as ViT-B-16-quickgelu:openai, ARCH:FILE, or ARCH:random (default: %(default)s)",
     )
-    parser.add_argument("--weights", metavar="FILE", help="prompts that python -m kit fit has learned (default: those of the kit)")
+    parser.add_argument(
+        "--method",
+        action="append",
+        metavar="FILE.py",
+        help="a method of your own beside the kit's: a Python file, it is code and it is run",
+    )
+    parser.add_argument("--weights", metavar="FILE", help="what python -m kit fit has learned (default: that of the kit)")
     parser.add_argument("--sam", metavar="NAME", help="a SAM that makes the masks, such as facebook/sam-vit-base (default: superpixels)")
     parser.add_argument("--device", help="cpu, cuda or mps (default: cuda where there is one, else cpu)")
     parser.add_argument("--host", help="address to listen on (default: GRADIO_SERVER_NAME, else 127.0.0.1)")
@@ -37,20 +43,25 @@ def main(arguments: list[str] | None = None) -> None:
     import torch  # after the options, because a typing mistake need not wait for it
 
     from kit.encode import Clip, ClipError
-    from kit.propose import ProposalError, Sam
+    from kit.methods import METHODS
+    from kit.own import MethodError, method_named
+    from kit.propose import ProposalError, loaded_sam
     from kit.ui import frame
-    from kit.ui.masks import Missing
 
     try:
+        own = [method_named(file) for file in chosen.method or []]
         clip = Clip.load(chosen.model, device=chosen.device)
         if clip.is_tiny:
             torch.set_num_threads(1)  # its arrays are small: more threads wait for each other
-        sam = Sam.load(chosen.sam, device=clip.device) if chosen.sam else None
-        demo, pages = frame.build(clip, chosen.weights, sam)
-        if chosen.weights and isinstance(missing := pages["Explore"].studio.learned, Missing):
-            refused(str(missing))  # the rest works
+        if chosen.sam:
+            loaded_sam(chosen.sam, clip.device)  # now, so that a name that is none is said at once
+        changes = {"proposals": chosen.sam} if chosen.sam else None
+        demo, pages = frame.build(clip, METHODS | {method.name: method for method in own}, chosen.weights, changes)
+        if chosen.weights:
+            for sentence in {what for what in pages["Explore"].studio.learned.values() if isinstance(what, str)}:
+                refused(sentence)  # the rest works
         demo.launch(server_name=chosen.host, server_port=chosen.port, share=chosen.share, **frame.LAUNCH)
-    except (ClipError, ProposalError, OSError) as error:
+    except (ClipError, MethodError, ProposalError, OSError) as error:
         sys.exit(refused(str(error)))
 
 

@@ -10,6 +10,7 @@ from kit.cli.evaluate import evaluate
 from kit.cli.fit import fit
 from kit.cli.generate import generate
 from kit.cli.segment import segment
+from kit.cli.settings import settings
 from kit.cli.sweep import sweep
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -30,9 +31,10 @@ def main(
 
 app.command(short_help="Make masks of pictures from the names of what they show.")(segment)
 app.command(short_help="Make pseudo masks of a whole data set; can be stopped and goes on where it was.")(generate)
-app.command(short_help="Measure a method, or masks made elsewhere, on a data set.")(evaluate)
-app.command(short_help="Learn the prompts of a method that learns; can be stopped and goes on where it was.")(fit)
+app.command(short_help="Measure methods, or masks made elsewhere, on a data set.")(evaluate)
+app.command(short_help="Learn what a method learns; can be stopped and goes on where it was.")(fit)
 app.command(short_help="Vary one or two settings and measure each value.")(sweep)
+app.command(short_help="List the methods, and what can be set of one.")(settings)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ def generate(
     device: options.Device = None,
     precision: options.Precision = "float32",
     refiner: options.Refiner = None,
+    sam: options.Sam = None,
     changes: options.Settings = None,
     batch: Annotated[int, typer.Option(min=1, metavar="N", help="Pictures of one size that are encoded together.")] = 16,
     workers: options.Workers = None,
@@ -56,42 +57,30 @@ def generate(
     Under torchrun each process takes its share, and the GPU of its number. Exit code 1 if pictures were refused, 2 for a wrong
     option, 130 or 143 after Ctrl-C or a signal to end.
     """
-    from kit.generate import GenerateError
-    from kit.generate import generate as generation
+    from kit.generate import GenerateError, generate_steps
     from kit.manifest import ManifestError
     from kit.shard import Shard, ShardError
 
     with options.refusal():
         shard = Shard.from_environment()
         quiet = shard.rank > 0
-        method, learned = options.method_and_weights(method, weights, model)
-        chosen_settings = options.chosen_settings(method, changes, model=model, data=data, weights=learned, refiner=refiner)
+        chosen = options.choices(method, weights, changes, model=model, data=data, refiner=("refiner", refiner), sam=("proposals", sam))
+        choice = options.the_only(chosen)
         pictures = options.opened_data(data, root=root, split=split, labels=labels, images=images, size=size, skip_bad=skip_bad)
         own = options.own_device(shard) if device is None else device
-        chosen = options.chosen_method(
-            method, model, own, chosen_settings, weights=learned, precision=precision, data=data, quiet=quiet
-        )  # fmt: skip
-        options.check_layers(chosen)
-        options.check_words([chosen], pictures.classes, quiet=quiet)
+        pipeline = choice.pipeline(options.loaded_clip(model, own, precision=precision, data=data, quiet=quiet), data)
+        options.check_words([pipeline], pictures.classes, quiet=quiet)
         if workers is None:
             here = int(os.environ.get("LOCAL_WORLD_SIZE", shard.world))
             workers = options.processes(len(pictures) // shard.world, share=here)
-        steps = generation(
-            chosen,
-            pictures,
-            out,
-            maps=maps,
-            overlays=overlays,
-            batch=batch,
-            workers=workers,
-            restart=restart,
-            skip_bad=skip_bad,
+        steps = generate_steps(
+            pipeline, pictures, out, maps=maps, overlays=overlays, batch=batch, workers=workers, restart=restart, skip_bad=skip_bad,
             shard=shard,
-        )
+        )  # fmt: skip
     states: Counter[str] = Counter()
     title = f"{pictures.name} {pictures.split}{f' (process 1 of {shard.world})' if shard.world > 1 else ''}"
     with (
-        output.progress(title, -(-len(pictures) // shard.world), quiet=quiet) as advance,
+        output.progress(title, -(-len(pictures) // shard.world), quiet=quiet) as bar,
         output.failure(hint=not skip_bad),
         _stoppable(quiet=quiet),
         closing(steps),
@@ -99,7 +88,7 @@ def generate(
         try:
             for step in steps:
                 states[step.state] += 1
-                advance(worked=step.state == "written")
+                bar.update()
         except (GenerateError, ManifestError, ShardError) as error:
             if states:
                 raise
@@ -116,10 +105,7 @@ def _summary(out: Path, pictures: "DataSet", states: Counter, shard: "Shard") ->
 
     records = read_manifest(out)["images"]
     refused = [*pictures.refused, *((name, record.get("why", "")) for name, record in records.items() if record["state"] == "refused")]
-    for name, why in refused[: output.SHOWN]:
-        output.say(f"refused: {name} ({why})")
-    if len(refused) > output.SHOWN:
-        output.say(f"refused: {len(refused) - output.SHOWN:,} more, all named in {out / 'manifest.json'}")
+    output.name_refused(refused, "refused", f", all named in {out / 'manifest.json'}")
     there = sum(record["state"] in ("written", "kept") for record in records.values())
     now = f"{states['written']:,} written now, {states['kept']:,} kept" + (f" by process 1 of {shard.world}" if shard.world > 1 else "")
     total = len(records) + len(pictures.refused)

@@ -12,7 +12,8 @@ from kit.cli import options, output
 from kit.files import write_whole
 
 if TYPE_CHECKING:
-    from kit.methods import Method, Result
+    from kit.data import Sample
+    from kit.method import Result
 
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".avif")
 OUTPUT_ENDINGS = (".png", "_overlay.png", "_maps.npz", "_settings.json")
@@ -34,9 +35,10 @@ def segment(
         str | None, typer.Option(metavar="TEXT", help='The sentence around a word, with one {}: "a photo of a {}."')
     ] = None,
     refiner: options.Refiner = None,
+    sam: options.Sam = None,
     confidence: Annotated[
         float | None,
-        typer.Option(metavar="0..1", help="Pixels less sure than this become 255; 0 keeps all.  [default: 0.95 of clip-es, 0 of fma-wsss]"),
+        typer.Option(metavar="0..1", help="Pixels less sure than this become 255; 0 keeps all.  [default: the method's own]"),
     ] = None,
     changes: options.Settings = None,
 ) -> None:
@@ -53,13 +55,14 @@ def segment(
       NAME_maps.npz       the maps of every stage (float16) and the classes' names
       NAME_settings.json  settings, prompts, scores, seconds, and "labels": which number is which class
 
-    A class's number in the mask is its place in --classes, from 1 on; if all of them are names of PASCAL VOC,
-    it is VOC's number (dog is 12). Two pictures of one name get NAME and NAME-2. A picture that cannot be read is
-    named, the others go on, and the exit code is 1.
+    A class of PASCAL VOC has VOC's number in the mask (dog is 12), the others are 21, 22, ... in their order.
+    Two pictures of one name get NAME and NAME-2. A picture that cannot be read is named, the others go on, and the
+    exit code is 1.
     """
     from kit.data import Sample
     from kit.images import ImageError, load_image
-    from kit.methods.clip_es import MAX_CLASSES
+    from kit.method import MAX_CLASSES
+    from kit.words import label_numbers
 
     with options.refusal():
         names = options.listed(classes, "--classes")
@@ -69,28 +72,29 @@ def segment(
             raise options.OptionError(f"--classes names {len(names)} classes, more than {MAX_CLASSES}: ask for fewer at a time")
         if len(set(names)) < len(names):
             raise options.OptionError(f"--classes names a class twice: {', '.join(names)}")
-        words = None if background is None else [] if background == "none" else options.listed(background, "--background")
-        method, learned = options.method_and_weights(method, weights, model)
-        chosen_changes = options.chosen_settings(
-            method, changes, model=model, weights=learned, refiner=refiner, background=words, template=template, confidence=confidence
+        words = None if background is None else () if background == "none" else options.listed(background, "--background")
+        choice = options.the_only(
+            options.choices(
+                method, weights, changes, model=model, refiner=("refiner", refiner), sam=("proposals", sam),
+                background=("background", words), template=("template", template), confidence=("confidence", confidence),
+            )
         )  # fmt: skip
         files = _pictures(pictures, out)
-        chosen = options.chosen_method(method, model, device, chosen_changes, weights=learned)
-        options.check_layers(chosen)
-        options.check_words([chosen], names)
+        pipeline = choice.pipeline(options.loaded_clip(model, device))
+        options.check_words([pipeline], names)
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise options.OptionError(f"--out {out}: this folder cannot be made ({error.strerror or error})") from error
-    labels = _label_numbers(names)
+    labels = label_numbers(names)
     unread = unwritten = 0
-    with output.progress(output.counted(len(files), "pictures"), len(files), unit="pictures") as advance:
+    with output.progress(output.counted(len(files), "pictures"), len(files), unit="pictures") as bar:
         for path, name in files.items():
             if name != path.stem:
                 output.say(f"{path}: its results are called {name}, for {path.stem} is taken")
             try:
                 sample = Sample(load_image(path), names, id=name)
-                result = chosen.segment(sample)
+                result = pipeline.segment(sample)
             except ImageError as error:
                 unread += 1
                 output.say(f"Error: {error}")
@@ -101,11 +105,11 @@ def segment(
                 for note in result.notes:
                     output.say(f"{path}: {note}")
                 try:
-                    _write_result(out, name, path, sample, result, chosen, labels)
+                    _write_result(out, name, path, sample, result, labels)
                 except (ImageError, OSError) as error:
                     unwritten += 1
                     output.say(f"Error: {path}: its results cannot be written ({error})")
-            advance()
+            bar.update()
 
     done = len(files) - unread - unwritten
     if done:
@@ -117,14 +121,6 @@ def segment(
             output.say(f"{count} of {len(files)} could not be {what}")
     if done < len(files):
         raise typer.Exit(1)
-
-
-def _label_numbers(names: tuple[str, ...]) -> dict[str, int]:
-    """Each class's number in the mask: VOC's if all are VOC's, else its place in the list, from 1 on."""
-    from kit.words import VOC_CLASSES
-
-    order = VOC_CLASSES if all(name in VOC_CLASSES for name in names) else names
-    return {name: order.index(name) + 1 for name in names}
 
 
 def _pictures(given: list[Path], out: Path) -> dict[Path, str]:
@@ -159,7 +155,7 @@ def _pictures(given: list[Path], out: Path) -> dict[Path, str]:
     return names
 
 
-def _write_result(out: Path, name: str, path: Path, sample, result: "Result", method: "Method", labels: dict[str, int]) -> None:
+def _write_result(out: Path, name: str, path: Path, sample: "Sample", result: "Result", labels: dict[str, int]) -> None:
     import numpy as np
 
     from kit.images import save_image, save_mask
@@ -167,7 +163,7 @@ def _write_result(out: Path, name: str, path: Path, sample, result: "Result", me
 
     numbers = np.full(256, 255, np.uint8)  # 255 stays 255: uncertain
     numbers[: 1 + len(labels)] = [0, *labels.values()]
-    pseudo_mask = numbers[method.pseudo_mask(result).cpu().numpy()]
+    pseudo_mask = numbers[result.pseudo_mask.cpu().numpy()]
     best = numbers[result.labels.cpu().numpy()]
     maps = {stage: planes.cpu().numpy().astype(np.float16) for stage, planes in result.stages.items()}
     every_plane = ["background", *result.names]
