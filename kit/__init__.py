@@ -43,7 +43,11 @@ _AT = {
     **dict.fromkeys(("fit", "fit_steps"), "kit.fit"),
 }  # where each public name lives; it is imported when it is first asked for
 
-__all__ = sorted(_AT)
+__all__ = [
+    "METHODS", "ClipEs", "ClipEsSettings", "Comparison", "FmaWsss", "FmaWsssSettings", "Lesson", "Method", "Preset", "Result", "Sample",
+    "Settings", "Stage", "Words", "coco", "encode_all", "evaluate", "evaluate_masks", "fit", "fit_steps", "folder", "generate",
+    "generate_steps", "load", "sweep", "toy", "voc",
+]  # fmt: skip
 
 
 def _found(name: str) -> Any:
@@ -80,7 +84,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_AT})
+    return sorted({*globals(), *__all__})
 
 
 sys.modules[__name__].__class__ = _Kit

@@ -1,6 +1,7 @@
 """A folder of your own: pictures, labels.csv and, if you have them, masks."""
 
 import difflib
+from collections.abc import Mapping, Sequence
 from functools import partial
 from os import PathLike
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -15,10 +16,13 @@ MOST = 254  # classes a mask has numbers for, besides 0 and 255
 NEAR = 0.7  # how alike two names have to be for one to be the other misspelt; "wombat" and "cat" are 0.67
 
 
-def folder_data(root: str | PathLike, *, labels: str | PathLike | None = None, count: int | None = None, skip_bad: bool = False) -> DataSet:
+def folder_data(
+    root: str | PathLike, *, names: Mapping[str, Sequence[str]] | None = None, labels: str | PathLike | None = None,
+    count: int | None = None, skip_bad: bool = False,
+) -> DataSet:  # fmt: skip
     """A folder with pictures, in the order of its labels.csv (columns file and classes, the classes separated by ; or ,).
 
-    labels: None for labels.csv; "masks" for all pictures with the labels in their truth; else the path of another list. Truth:
+    names: picture -> its classes, in place of a list; labels: None for labels.csv; "masks" for all pictures with the labels in their truth; else the path of another list. Truth:
     masks/ID.png or SegmentationClass/ID.png; the id of a/b.jpg is a_b. Classes: those of classes.txt, one a line (a first line "background"
     is label 0); without it VOC's or COCO's if these have all the names, else, where there are no masks, the names in the order in which
     they appear.
@@ -28,7 +32,11 @@ def folder_data(root: str | PathLike, *, labels: str | PathLike | None = None, c
     if not root.is_dir():
         raise DataError(f"{root}: there is no such folder; the kit reads {LAYOUT}")
     path = root / "labels.csv" if labels is None else None if labels == "masks" else Path(labels)
-    if path is not None and not path.is_file():
+    if names is not None:
+        if labels is not None:
+            raise DataError(f"expected the pictures' names or a list of labels, got both: leave out names or labels={str(labels)!r}")
+        path, given = Path("names"), _given_rows(names)
+    elif path is not None and not path.is_file():
         raise DataError(f"{path}: there is no such list; the kit reads {LAYOUT}")
     classes = _classes(root)
     masks = next((folder for folder in (root / "masks", root / "SegmentationClass") if folder.is_dir()), None)
@@ -41,7 +49,7 @@ def folder_data(root: str | PathLike, *, labels: str | PathLike | None = None, c
         files = _all_pictures(root, masks)
         listed = None if path is None else LabelList.read(path, classes, ids=[key_of(file) for file in files])
     else:
-        table = written_rows(path)
+        table = written_rows(path) if names is None else given
         files = [file for _, file, _ in table]
         rows = {file: (where, cells) for where, file, cells in reversed(table)}
         repeated = {file: where for where, file, _ in reversed(table) if where != rows[file][0]}
@@ -56,19 +64,29 @@ def folder_data(root: str | PathLike, *, labels: str | PathLike | None = None, c
         mask = None if masks is None else masks / f"{id}.png"
         mask = mask if mask is not None and mask.is_file() else None
         if file in rows:
-            names = partial(tuple, names_of_cells(rows[file][1], classes, rows[file][0]))
+            own = partial(tuple, names_of_cells(rows[file][1], classes, rows[file][0]))
         elif listed is not None:
-            names = partial(tuple, listed.names(key_of(file)))
+            own = partial(tuple, listed.names(key_of(file)))
         elif mask is None:
             raise DataError(f"{picture}: there is no mask to take its labels from; add one or leave the picture out")
         else:
-            names = partial(names_in, mask, classes)
+            own = partial(names_in, mask, classes)
         truth = None if mask is None else partial(read_truth, mask, classes)
-        return Entry(id, names, partial(image_size, picture), partial(load_image, picture), truth)
+        return Entry(id, own, partial(image_size, picture), partial(load_image, picture), truth)
 
     entries, refused = collected(files, entry, count=count, skip_bad=skip_bad, repeated=repeated)
-    labels_from = "the truth masks" if path is None else "labels.csv" if labels is None else str(labels)
+    labels_from = "the names given" if names is not None else "the truth masks" if path is None else str(labels or "labels.csv")
     return DataSet("folder", root.resolve().name, classes, labels_from, entries, refused)
+
+
+def _given_rows(names: Mapping[str, Sequence[str]]) -> list[Row]:
+    """The rows of names that were given as a value.   Raises DataError."""
+    if not isinstance(names, Mapping) or not names:
+        raise DataError(f'expected names as {{"cat1.jpg": ["cat", "sofa"], ...}}, got {names!r}; give each picture its classes')
+    for file, own in names.items():
+        if isinstance(own, str) or not all(isinstance(name, str) and name.strip() for name in own):
+            raise DataError(f'expected the names of {file} as a list such as ["cat", "sofa"], got {own!r}; put them into a list')
+    return [(f"names, {file}", file, [name.strip() for name in own]) for file, own in names.items()]
 
 
 def _picture(root: Path, file: str, path: Path | None) -> Path:
