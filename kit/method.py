@@ -8,6 +8,7 @@ repeats it only where one of these things has changed: sliders, sweeps and evalu
 import dataclasses
 import functools
 import inspect
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -511,15 +512,20 @@ class Kept:
         self.limit = limit
         self._entries: dict[Stage, deque] = {}
         self._once: dict[Any, tuple[Any, Any]] = {}
+        self._lock = threading.Lock()  # a page draws in one thread and refines in another
 
     def once(self, key: Any, owner: Any, make: Callable[[], Any]) -> Any:
         """What `make` gives, made once; `owner` is whose identity stands in the key, and lives as long."""
-        if key not in self._once:
-            self._once[key] = owner, make()
-        return self._once[key][1]
+        found = self._once.get(key) or (owner, make())
+        with self._lock:
+            self._once.pop(key, None)
+            self._once[key] = found  # the last one used is the last one to go
+            while len(self._once) > 8 * self.limit:
+                del self._once[next(iter(self._once))]
+        return found[1]
 
     def find(self, stage: Stage, driver: "Driver") -> "_Entry | None":
-        return next((entry for entry in self._entries.get(stage, ()) if driver.agrees_with(entry.read)), None)
+        return next((entry for entry in tuple(self._entries.get(stage, ())) if driver.agrees_with(entry.read)), None)
 
     def put(self, stage: Stage, entry: "_Entry") -> None:
         self._entries.setdefault(stage, deque(maxlen=self.limit)).appendleft(entry)
@@ -527,7 +533,8 @@ class Kept:
     @property
     def nbytes(self) -> int:
         """Of the tensors among the outputs, roughly."""
-        outputs = [entry.output for entries in self._entries.values() for entry in entries]
+        outputs = [entry.output for entries in tuple(self._entries.values()) for entry in tuple(entries)]
+        outputs += [made for _, made in tuple(self._once.values())]
         return sum(output.nbytes for output in outputs if isinstance(output, Tensor))
 
 

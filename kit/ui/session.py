@@ -9,7 +9,7 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -23,11 +23,12 @@ from kit.data import Sample, toy_samples
 from kit.encode import Clip, ClipError, Tokens
 from kit.fit import FitError
 from kit.images import ImageError
-from kit.learned import LearnedError
-from kit.methods import ClipEs, ClipEsSettings, FmaWsss, Result
-from kit.methods.settings import SettingsError
+from kit.learned import Learned, LearnedError
+from kit.method import Kept, Method, Pipeline, Result, own_functions
+from kit.methods import METHODS
 from kit.prompt import PromptError
-from kit.propose import ProposalError, Sam
+from kit.propose import ProposalError
+from kit.settings import NOT_SETTINGS, Settings, SettingsError, name_of
 from kit.shapes import ShapeError
 from kit.show import COLOUR_MAPS
 from kit.sweep import EncodedSet, encode_all
@@ -37,6 +38,10 @@ SHELF_BYTES = 1_000_000_000
 SCENES_BYTES = 700_000_000  # of drawn scenes with their tokens, the same for every visitor
 SCENES_PART = 5  # drawn and encoded together
 SCENES_SIDES = (160, 224)  # of these scenes in pixels: for the tiny model, for any other
+KEPT_OUTPUTS = 6  # of each stage of a picture
+MAX_WORDS = 100  # in a list of words
+PROMPTS_FROM = "prompts from"  # beside the settings of a page: one of these
+STARTED, HERE, BY_HAND = "started", "here", "by hand"
 PRIVATE = MappingProxyType({"api_visibility": "private"})  # of events: not for programs
 QUIET = MappingProxyType({**PRIVATE, "show_progress": "hidden"})
 logger = logging.getLogger("kit.ui")
@@ -131,9 +136,8 @@ class Look:
     shown: str = ""  # the class whose heat the strip shows; any other word: the first class
 
     def __post_init__(self) -> None:
-        if isinstance(self.opacity, bool) or not (
-            isinstance(self.opacity, int | float) and 0 <= self.opacity <= 1
-        ):  # so written that nan fails too
+        # so written that nan fails too
+        if isinstance(self.opacity, bool) or not (isinstance(self.opacity, int | float) and 0 <= self.opacity <= 1):
             raise Refused(f"expected an opacity from 0 to 1, got {self.opacity!r}")
         if self.colour_map not in COLOUR_MAPS:
             raise Refused(f"expected a colour map out of {', '.join(COLOUR_MAPS)}, got {self.colour_map!r}")
@@ -144,17 +148,19 @@ class View:
     """What a visitor looks at: a picture with the classes asked for, how far the answer is, and how it is shown."""
 
     sample: Sample
-    method: ClipEs | FmaWsss
+    pipeline: Pipeline
     tokens: Tokens
     result: Result
     look: Look
     done: bool
     urls: dict[str, str] = field(default_factory=dict)  # pictures of this view that are already packed
 
-    def same_question(self, sample: Sample, settings: ClipEsSettings) -> bool:
+    def same_question(self, sample: Sample, pipeline: Pipeline) -> bool:
         """Whether only how it is shown has changed: the confidence is applied to a finished result."""
+        mine = self.pipeline
         same_picture = self.sample.image is sample.image and self.sample.names == sample.names
-        return same_picture and replace(self.method.settings, confidence=settings.confidence) == settings
+        same_method = mine.method is pipeline.method and mine.learned is pipeline.learned
+        return same_picture and same_method and mine.settings.changed(confidence=pipeline.settings.confidence) == pipeline.settings
 
     def still_packed(self, sample: Sample, look: Look) -> dict[str, str]:
         """What a next view of the same picture need not pack again."""
@@ -163,27 +169,87 @@ class View:
 
 
 class Studio:
-    """One model, one lock, and what each visitor has on the shelf."""
+    """One model, one lock, the methods, and what each visitor has on the shelf."""
 
     def __init__(
-        self,
-        clip: Clip,
-        shelf: Shelf | None = None,
-        *,
-        scenes: Shelf | None = None,
-        learned: Any = None,
-        sam: Sam | None = None,
-    ):
-        """learned: FMA-WSSS with the prompts that the app was started with, or what tells why there are none; sam: who makes the masks,
-        if not superpixels.
+        self, clip: Clip, methods: Mapping[str, Method] | None = None, *, learned: Mapping[str, Learned | str | None] | None = None,
+        changes: Mapping[str, Any] | None = None, shelf: Shelf | None = None, scenes: Shelf | None = None,
+    ):  # fmt: skip
+        """learned: method -> what the app was started with, None for nothing, or a sentence that says why it cannot be used (without: what
+        the kit brings); changes: settings of this app, for the methods that have them, which no visitor can change.
         """
-        self.clip, self.learned, self.sam = clip, learned, sam
-        self.shelf = shelf or Shelf()
-        self.scenes = scenes or Shelf(SCENES_BYTES)
-        self.lock, self.masks_lock, self._scenes_lock = threading.Lock(), threading.Lock(), threading.Lock()
-        self.preset = ClipEs(clip).settings
+        self.clip, self.methods = clip, dict(METHODS if methods is None else methods)
+        self.learned, self.changes = dict(learned or {}), dict(changes or {})
+        self.shelf, self.scenes = shelf or Shelf(), scenes or Shelf(SCENES_BYTES)
+        self.lock, self._scenes_lock = threading.Lock(), threading.Lock()
+        self.default = next(iter(self.methods))
         self.vocabulary = VOC_CLASSES if clip.is_tiny else tuple(dict.fromkeys(VOC_CLASSES + COCO_CLASSES))
-        self.prompt_words = {**({} if clip.is_tiny else COCO_PROMPTS), **self.preset.synonyms}
+        self.prompt_words = {} if clip.is_tiny else dict(COCO_PROMPTS)
+
+    # Methods
+
+    def method(self, name: str) -> Method:
+        if not isinstance(name, str) or name not in self.methods:
+            raise Refused(f"expected a method out of {', '.join(self.methods)}, got {name!r}"[:300])
+        return self.methods[name]
+
+    def own_changes(self, method: Method) -> dict[str, Any]:
+        """The app's own settings that this method has."""
+        return {name: value for name, value in self.changes.items() if name in method.Settings.described()}
+
+    @functools.lru_cache(maxsize=64)  # noqa: B019  as long as the app
+    def start(self, name: str) -> Pipeline:
+        """The method as a visitor finds it; hand-crafted prompts where the app's learned ones cannot be used."""
+        method = self.method(name)
+        brought = self.learned.get(name, "")
+        learned = {} if name not in self.learned else {"learned": None if isinstance(brought, str) else brought}
+        return method(self.clip, **learned, **self.own_changes(method))
+
+    def pipeline(self, visitor: str, name: str, values: Mapping | None = None) -> Pipeline:
+        """The method with changed settings, plain values by (dotted) name; with what the visitor learned here, if these say so.
+
+        Raises Refused, SettingsError, ClipError for what cannot be asked.
+        """
+        if not isinstance(values or {}, Mapping):
+            raise Refused(f"expected settings as a JSON object of names and values, got {type(values).__name__}")
+        values, method = dict(values or {}), self.method(name)
+        pipeline = self._asked_with(visitor, name, values.pop(PROMPTS_FROM, STARTED))
+        if values.get("method", name) != name:
+            raise SettingsError(f"expected settings of {name}, got those of {values['method']!r}"[:300])
+        renamed = {method.Settings.renamed.get(name, name): value for name, value in values.items() if name not in NOT_SETTINGS}
+        mine = {name: name_of(own) for name, own in own_functions(pipeline.settings).items()}  # JSON has their names
+        pipeline = pipeline.changed(**{name: value for name, value in renamed.items() if name not in mine or mine[name] != value})
+        for own, value in self.own_changes(method).items():
+            if pipeline.settings.value(own) != value:
+                raise Refused(f"{own} is {value} in this app and cannot be changed: it is an option of the app's start")
+        self._check_words(pipeline.settings)
+        _ = pipeline.layers  # refuses blocks that this model does not have
+        return pipeline
+
+    def _asked_with(self, visitor: str, name: str, source: str) -> Pipeline:
+        if source not in (STARTED, HERE, BY_HAND):
+            raise Refused(f"expected prompts from {STARTED}, {HERE} or {BY_HAND}, got {source!r}"[:200])
+        method, learned = self.method(name), None
+        if source == STARTED:
+            if isinstance(self.learned.get(name), str):
+                raise Refused(self.learned[name])
+            return self.start(name)
+        if source == HERE and (learned := self.learned_here(visitor, name)) is None:
+            raise Refused("nothing was learned here yet: learn prompts on the Learn page, and press Use in Explore there")
+        return method(self.clip, learned=learned, **self.own_changes(method))
+
+    def _check_words(self, settings: Settings) -> None:
+        for name, setting in type(settings).described().items():
+            if setting.kind == "texts" and len(words := settings.value(name)) > MAX_WORDS:
+                raise Refused(f"expected at most {MAX_WORDS} words in {name}, got {len(words)}")
+
+    def keep_learned(self, visitor: str, name: str, learned: Learned) -> None:
+        self.shelf.put(visitor, f"learned {name}", learned, learned.nbytes)
+
+    def learned_here(self, visitor: str, name: str) -> Learned | None:
+        return self.shelf.get(visitor, f"learned {name}")
+
+    # Pictures
 
     def keep(self, visitor: str, sample: Sample) -> str:
         """Put a picture on the visitor's shelf -> its key, a hash of its pixels and labels."""
@@ -200,23 +266,30 @@ class Studio:
             raise Refused("the picture is no longer on the server's shelf: choose it again")
         return sample
 
-    def tokens(self, visitor: str, key: str, method: ClipEs | FmaWsss, image: np.ndarray) -> tuple[Tokens, float]:
+    def tokens(self, visitor: str, key: str, pipeline: Pipeline, image: np.ndarray) -> tuple[Tokens, float]:
         """The picture as CLIP saw it, and the seconds that took: encoded when the picture is new, taken from the shelf ever after."""
-        name = f"{key} {method.settings.side} {method.settings.side_limit}"
-        kept = self.shelf.get(visitor, name)
-        if kept is None:
+        name = f"{key} {pipeline.key}"
+        found = self.shelf.get(visitor, name)
+        if found is None:
             with self.lock:
                 clock = time.perf_counter()
-                tokens = method.encode(image)
-            kept = tokens, time.perf_counter() - clock
-            self.shelf.put(visitor, name, kept, tokens.last_input.nbytes + tokens.attention.nbytes)
+                tokens = pipeline.encode(image)
+            found = tokens, time.perf_counter() - clock
+            self.shelf.put(visitor, name, found, tokens.last_input.nbytes + tokens.attention.nbytes)
+        return found
+
+    def kept(self, visitor: str, key: str) -> Kept:
+        """The stages of a visitor's picture, for the next time."""
+        kept = self.shelf.get(visitor, f"{key} kept") or Kept(KEPT_OUTPUTS)
+        self.shelf.put(visitor, f"{key} kept", kept, kept.nbytes)
         return kept
 
-    def encoded(self, count: int) -> Iterator[EncodedSet]:
+    def encoded(self, count: int, pipeline: Pipeline | None = None) -> Iterator[EncodedSet]:
         """The first `count` scenes of the val split as CLIP sees them, a few more with each step; encoded once for all visitors."""
+        pipeline = pipeline or self.start(self.default)
         parts: list[EncodedSet] = []
         for start in range(0, count, SCENES_PART):
-            parts.append(self._encoded_part(start))
+            parts.append(self._encoded_part(start, pipeline))
             needed = parts[0].nbytes * count / SCENES_PART
             if needed > self.scenes.limit:
                 fitting = int(count * self.scenes.limit / needed)
@@ -224,16 +297,17 @@ class Studio:
             samples, tokens = (sum((getattr(part, name) for part in parts), ())[:count] for name in ("samples", "tokens"))
             yield replace(parts[0], samples=samples, tokens=tokens)
 
-    def _encoded_part(self, start: int) -> EncodedSet:
+    def _encoded_part(self, start: int, pipeline: Pipeline) -> EncodedSet:
         with self._scenes_lock:
-            kept = self.scenes.get("", str(start))
-            if kept is None:
+            name = f"{start} {pipeline.key}"
+            found = self.scenes.get("", name)
+            if found is None:
                 side = SCENES_SIDES[0] if self.clip.is_tiny else SCENES_SIDES[1]
                 samples = list(toy_samples("val", SCENES_PART, size=side, start=start))
                 with self.lock:
-                    kept = encode_all(ClipEs(self.clip, self.preset), samples, split="val", half=not self.clip.is_tiny)
-                self.scenes.put("", str(start), kept, kept.nbytes)
-            return kept
+                    found = encode_all(pipeline, samples, split="val", half=not self.clip.is_tiny)
+                self.scenes.put("", name, found, found.nbytes)
+            return found
 
     def in_turn(self, steps: Iterator) -> Iterator:
         """Steps that ask the model, with the model locked for each and free between them."""
@@ -244,6 +318,8 @@ class Studio:
                 return
             yield step
 
+    # Views
+
     def view(self, visitor: str) -> View:
         view = self.shelf.get(visitor, "view")
         if view is None:
@@ -251,20 +327,12 @@ class Studio:
         return view
 
     def show(self, visitor: str, view: View) -> View:
-        tensors = [*view.result.stages.values(), view.result.labels, view.result.confidence]
+        tensors = [*view.result.stages.values(), view.result.planes]
         self.shelf.put(visitor, "view", view, sum(tensor.nbytes for tensor in tensors))
         return view
 
     def claim(self, visitor: str, view: View) -> bool:
-        """Whether this view still has to be refined and sent: true once for each."""
+        """Whether this view still has to be finished and sent: true once for each."""
         new = self.shelf.get(visitor, "claimed") is not view
         self.shelf.put(visitor, "claimed", view, 0)  # its bytes are counted where it is shown
         return new
-
-    def stepped(self, method: ClipEs, sample: Sample, tokens: Tokens) -> Iterator[Result]:
-        """The method's steps, with the model locked for the first one, which is the only one that needs it."""
-        steps = method.steps(sample, tokens=tokens)
-        with self.lock:
-            first = next(steps)
-        yield first
-        yield from steps
