@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kit.data import DataError, open_data
+from kit.data import DataError, folder_data, open_data
 from kit.images import save_image, save_mask
 from kit.words import COCO_CLASSES, VOC_CLASSES
 
@@ -174,3 +174,24 @@ def test_folders_that_are_not_ready(tmp_path, csv, classes, told):
 def test_no_such_folder(tmp_path):
     with pytest.raises(DataError, match="none: there is no such folder"):
         read(tmp_path / "none")
+
+
+def test_names_given_stand_in_place_of_a_list(tmp_path):
+    data = folder_data(tmp_path, names={"b.png": ["sofa"], "a.png": ["dog", "unicorn"]})
+    assert [(entry.id, entry.names()) for entry in data.entries] == [("b", ("sofa",)), ("a", ("dog", "unicorn"))]
+    assert data.classes == ("sofa", "dog", "unicorn") and data.labels_from == "the names given"
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"names": {}}, "got {}"),
+        ({"names": ["dog"]}, r"\['dog'\]; give each picture its classes"),
+        ({"names": {"a.png": "dog"}}, "the names of a.png as a list"),
+        ({"names": {"c.png": ["dog"]}}, "c.png: there is no such picture"),
+        ({"names": {"a.png": ["dog"]}, "labels": "masks"}, "got both"),
+    ],
+)
+def test_names_that_cannot_be_used_are_told(tmp_path, options, told):
+    with pytest.raises(DataError, match=told):
+        folder_data(tmp_path, **options)

@@ -22,7 +22,8 @@ def folder_data(
 ) -> DataSet:  # fmt: skip
     """A folder with pictures, in the order of its labels.csv (columns file and classes, the classes separated by ; or ,).
 
-    names: picture -> its classes, in place of a list; labels: None for labels.csv; "masks" for all pictures with the labels in their truth; else the path of another list. Truth:
+    names: picture -> its classes, in place of a list. labels: None for labels.csv; "masks" for all pictures with the labels in their truth;
+    else the path of another list. Truth:
     masks/ID.png or SegmentationClass/ID.png; the id of a/b.jpg is a_b. Classes: those of classes.txt, one a line (a first line "background"
     is label 0); without it VOC's or COCO's if these have all the names, else, where there are no masks, the names in the order in which
     they appear.
@@ -35,7 +36,7 @@ def folder_data(
     if names is not None:
         if labels is not None:
             raise DataError(f"expected the pictures' names or a list of labels, got both: leave out names or labels={str(labels)!r}")
-        path, given = Path("names"), _given_rows(names)
+        path, given = Path("what was given"), _given_rows(names)
     elif path is not None and not path.is_file():
         raise DataError(f"{path}: there is no such list; the kit reads {LAYOUT}")
     classes = _classes(root)
