@@ -177,7 +177,7 @@ def test_no_such_folder(tmp_path):
 
 
 def test_names_given_stand_in_place_of_a_list(tmp_path):
-    data = folder_data(tmp_path, names={"b.png": ["sofa"], "a.png": ["dog", "unicorn"]})
+    data = folder_data(folder(tmp_path, None, "a.png", "b.png"), names={"b.png": ["sofa"], "a.png": ["dog", "unicorn"]})
     assert [(entry.id, entry.names()) for entry in data.entries] == [("b", ("sofa",)), ("a", ("dog", "unicorn"))]
     assert data.classes == ("sofa", "dog", "unicorn") and data.labels_from == "the names given"
 
@@ -194,4 +194,4 @@ def test_names_given_stand_in_place_of_a_list(tmp_path):
 )
 def test_names_that_cannot_be_used_are_told(tmp_path, options, told):
     with pytest.raises(DataError, match=told):
-        folder_data(tmp_path, **options)
+        folder_data(folder(tmp_path, None, "a.png", "b.png"), **options)
