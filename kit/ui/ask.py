@@ -12,15 +12,16 @@ from kit.cam import class_probabilities
 from kit.data import Sample
 from kit.encode import Clip, Tokens
 from kit.images import load_image
-from kit.methods import ClipEs, ClipEsSettings
+from kit.method import Pipeline
+from kit.methods import METHODS
 from kit.prompt import filled, prompts
+from kit.settings import Settings
 from kit.toy import PLACES, Scene, draw
 from kit.toy.captions import known_templates
 from kit.ui.session import Refused, Studio
-from kit.words import CLIP_ES_TEMPLATE, IMAGENET_TEMPLATES, VOC_CLASSES
+from kit.words import IMAGENET_TEMPLATES, VOC_CLASSES
 
 MAX_CLASSES = 20
-MAX_WORDS = 100  # background words
 MAX_TEMPLATES = 100  # measured in one go
 PAGE_SIDE = 640  # longer side of what a page works on; programs get their own size
 SCENE_SIDE = 320
@@ -28,7 +29,6 @@ MAX_PIXELS = 16_000_000  # of a program's picture: every class has a map of that
 FILE_BYTES = 1_000_000  # of a settings file
 PHOTO_BYTES = 20_000_000  # of a picture file
 SUGGESTED, SURE_ENOUGH = 5, 0.15  # names that may be suggested, and the probability from which one is
-FOREIGN = ("classes", "look")  # in a settings file beside the method's own settings
 
 
 def asked_classes(names) -> tuple[str, ...]:
@@ -47,21 +47,11 @@ def texts(values, what: str) -> list[str]:
     return list(values)
 
 
-def settings_of(values: Mapping, clip: Clip) -> ClipEsSettings:
-    """Settings from plain values as JSON holds them, with blocks that this model has; raises Refused or SettingsError."""
-    if not isinstance(values, Mapping):
-        raise Refused(f"expected settings as a JSON object of names and values, got {type(values).__name__}")
-    settings = ClipEsSettings.from_dict({name: value for name, value in values.items() if name not in FOREIGN})
-    if len(settings.background) > MAX_WORDS:
-        raise Refused(f"expected at most {MAX_WORDS} background words, got {len(settings.background)}")
-    ClipEs(clip, settings).blocks()
-    return settings
-
-
 def templates_for(clip: Clip) -> list[str]:
     """The templates to choose from: for the tiny model those first that it knows."""
     known = known_templates() if clip.is_tiny else ()
-    return list(dict.fromkeys([*known, CLIP_ES_TEMPLATE, *IMAGENET_TEMPLATES]))
+    own = [method.preset("voc").template for method in METHODS.values()]
+    return list(dict.fromkeys([*known, *own, *IMAGENET_TEMPLATES]))
 
 
 def asked_templates(values) -> list[str]:
@@ -89,24 +79,19 @@ def whole_number(value, what: str, low: int, high: int) -> int:
     return int(value)
 
 
-def pictured(studio: Studio, image: str, classes: Sequence[str], settings: Mapping | None) -> tuple[ClipEs, Sample, Tokens]:
-    """A program's question about a picture: the method as it was set, the sample, and what CLIP saw in it."""
+def pictured(
+    studio: Studio, image: str, classes: Sequence[str], settings: Mapping | None, method: str = "", visitor: str = ""
+) -> tuple[Pipeline, Sample, Tokens]:
+    """A program's request for a picture: the method (without: the first) as it was set, the sample, and what CLIP saw in it."""
     if not image:
         raise Refused("expected a picture, got none")
-    method = method_of(studio, settings)
+    pipeline = studio.pipeline(visitor, method or studio.default, settings)
     sample = Sample(photo(image, MAX_PIXELS), asked_classes(classes or []))
     with studio.lock:
-        return method, sample, method.encode(sample.image)
+        return pipeline, sample, pipeline.encode(sample.image)
 
 
-def method_of(studio: Studio, settings: Mapping | None) -> ClipEs:
-    """The preset with a program's settings."""
-    if not isinstance(settings or {}, dict):
-        raise Refused("expected settings as a JSON object of names and values")
-    return ClipEs(studio.clip, settings_of({**studio.preset.to_dict(), **(settings or {})}, studio.clip))
-
-
-def layer_numbers(settings: ClipEsSettings, count: int) -> list[int]:
+def layer_numbers(settings: Settings, count: int) -> list[int]:
     """The blocks that a setting of layers means in a model of `count` blocks."""
     return list(range(count))[-settings.layers :] if isinstance(settings.layers, int) else list(settings.layers)
 

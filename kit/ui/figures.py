@@ -1,4 +1,5 @@
-"""The page's pictures: a view's stages as arrays, and arrays as HTML figures with captions (PNG inside the page: nothing lossy)."""
+"""The page's pictures: a view's stages as arrays, each by what it shows, and arrays as HTML figures with captions (PNG inside the page:
+nothing lossy)."""
 
 import base64
 import functools
@@ -13,32 +14,26 @@ from torch import Tensor
 
 from kit import mask, refine, show
 from kit.images import PALETTE
+from kit.propose import LEVELS, SUPERPIXELS
 from kit.score import Confusion
 from kit.ui.session import View
-from kit.words import VOC_CLASSES
+from kit.words import VOC_CLASSES, label_numbers
 
-REFINER_NAMES = {"crf": "CRF", "pixel-adaptive": "pixel-adaptive refiner", "none": "refiner"}
 PHOTO_NOTE = (
     "The tiny model only knows the drawn world, and its masks of photographs mean little: "
     "for photos start the app with real CLIP, python app.py --model ViT-B-16-quickgelu:openai."
 )
-FIRST_FREE = len(VOC_CLASSES) + 1  # palette entries of classes that VOC does not have
-
-
-def palette_ids(names: Sequence[str]) -> dict[str, int]:
-    """Each class's number in a saved mask: VOC's for VOC's classes, 21 and up for others."""
-    others = [name for name in names if name not in VOC_CLASSES]
-    return {name: VOC_CLASSES.index(name) + 1 if name in VOC_CLASSES else FIRST_FREE + others.index(name) for name in names}
+PICTURE, MASK, TRUTH = "Picture", "Pseudo mask", "Truth"  # what a view shows beside its method's stages
+STAND_IN = "superpixels, the offline stand-in for SAM"
 
 
 def hex_colour(name: str, names: Sequence[str]) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*PALETTE[palette_ids(names)[name]])
+    return "#{:02x}{:02x}{:02x}".format(*PALETTE[label_numbers(tuple(names))[name]])
 
 
 def stage_maps(view: View, stage: str) -> Tensor:
     """A stage's scores with background, at the picture's size.   -> (1 + C, H, W)."""
-    scores = view.method.scores_of(view.result, stage)
-    size = view.sample.image.shape[:2]
+    scores, size = view.result.scores_of(stage), view.sample.image.shape[:2]
     return scores if scores.shape[1:] == size else refine.upsampled(scores[None], size)[0]
 
 
@@ -51,7 +46,7 @@ def scene_iou(view: View, labels: Tensor) -> float | None:
     there = {VOC_CLASSES[number - 1] for number in np.unique(truth) if 0 < number <= len(VOC_CLASSES)}
     names = ("background", *sorted({*there, *view.sample.names}))
     table = np.zeros(256, np.uint8)
-    for name, number in palette_ids([*view.sample.names, *sorted(there - set(view.sample.names))]).items():
+    for name, number in label_numbers((*view.sample.names, *sorted(there - set(view.sample.names)))).items():
         table[number] = names.index(name)
     table[mask.IGNORE] = mask.IGNORE
     confusion = Confusion(names)
@@ -68,7 +63,7 @@ def leakage(view: View) -> list[str]:
         return []
     labels, lines = show.in_voc_colours(view.result.labels, sample.names), []
     for name in sample.names:
-        where = labels == palette_ids(sample.names)[name]
+        where = labels == label_numbers(sample.names)[name]
         if not where.any():
             lines.append(f"The mask has no {name}.")
             continue
@@ -95,19 +90,20 @@ def shown_class(view: View) -> str:
 
 
 def stage_pictures(view: View) -> dict[str, Callable[[], np.ndarray]]:
-    """Everything that two of can be compared: title -> a function that draws it, uint8 (H, W, 3)."""
+    """Everything that two of can be compared: a stage's name, Picture, Pseudo mask or Truth -> a function that draws it, uint8 (H, W, 3)."""
     image, shown = view.sample.image, shown_class(view)
-    pictures = {"Picture": lambda: image}
-    pictures |= {title: functools.partial(heat, view, stage, shown) for stage, title in stage_titles(view).items()}
-    pictures["Pseudo mask"] = functools.partial(mask_picture, view, hatched=view.done)
+    pictures = {PICTURE: lambda: image}
+    for stage in view.result.stages:
+        votes = stage in view.result.votes
+        pictures[stage] = functools.partial(seeds, view, stage) if votes else functools.partial(heat, view, stage, shown)
+    pictures[MASK] = functools.partial(mask_picture, view, hatched=view.done)
     if view.sample.truth is not None:
-        pictures["Truth"] = lambda: show.mask_overlay(image, view.sample.truth, opacity=view.look.opacity)
+        pictures[TRUTH] = lambda: show.mask_overlay(image, view.sample.truth, opacity=view.look.opacity)
     return pictures
 
 
-def stage_titles(view: View) -> dict[str, str]:
-    titles = {"cam": "CAM", "affinity": "After affinity", "refined": f"After {REFINER_NAMES[view.method.settings.refiner]}"}
-    return {stage: titles[stage] for stage in view.result.stages}
+def seeds(view: View, stage: str) -> np.ndarray:
+    return plain_mask(view, view.result.labels_of(stage))
 
 
 def mask_picture(view: View, *, hatched: bool = True) -> np.ndarray:
@@ -116,67 +112,84 @@ def mask_picture(view: View, *, hatched: bool = True) -> np.ndarray:
 
 
 def unsure(view: View) -> np.ndarray:
-    return (view.result.confidence < view.method.settings.confidence).cpu().numpy()
+    return (view.result.confidence < view.pipeline.settings.confidence).cpu().numpy()
 
 
 def strip(view: View) -> str:
     """The stages beside each other, from the picture to the truth."""
-    titles, refiner = stage_titles(view), f"After {REFINER_NAMES[view.method.settings.refiner]}"
     height, width = view.sample.image.shape[:2]
-    shown = html.escape(shown_class(view))
-    score = iou_text(scene_iou(view, view.result.labels))
-    parts = [figure(view, "Picture", f"{width} × {height} pixels")]
-    for stage, title, absent in (
-        ("cam", "CAM", ""),
-        ("affinity", "After affinity", "Affinity is off"),
-        ("refined", refiner, "No refiner" if view.done else "refining…"),
-    ):
-        if stage not in titles:
-            parts.append(placeholder(title, absent))
+    shown, last = html.escape(shown_class(view)), iou_text(scene_iou(view, view.result.labels))
+    drawn, abouts = stage_pictures(view), {stage.name: stage.about for stage in view.pipeline.stages}
+
+    def figure(key: str, caption: str, title: str = "", **named) -> str:
+        return framed(packed(view, key, drawn[key]), html.escape(title or key), caption, **named)
+
+    parts = [figure(PICTURE, f"{width} × {height} pixels")]
+    for stage, title in view.pipeline.titles.items():
+        if stage not in view.result.stages:
+            parts.append(placeholder(html.escape(title), "refining…"))
             continue
-        own = score if stage == "refined" else iou_text(scene_iou(view, stage_maps(view, stage).max(0).indices))
-        parts.append(figure(view, title, own or f"heat of {shown}", alt=f"{title}: heat of {shown}"))
+        told = last if stage == list(view.result.stages)[-1] else iou_text(scene_iou(view, torch.from_numpy(view.result.labels_of(stage))))
+        alt = title if stage in view.result.votes else f"{title}: heat of {shown_class(view)}"
+        parts.append(figure(stage, told or f"heat of {shown}", title, alt=html.escape(alt), about=abouts[stage]))
     state = f"{100 * unsure(view).mean():.0f}&nbsp;% unsure" if view.done else "refining…"
-    parts.append(figure(view, "Pseudo mask", " · ".join(filter(None, (score, state))), busy=not view.done))
-    parts.append(
-        figure(view, "Truth", "only for judging") if view.sample.truth is not None else placeholder("Truth", "Nobody knows it for a photo")
-    )
-    return f'<div class="kit-strip">{"".join(parts)}</div>'
+    parts.append(figure(MASK, " · ".join(filter(None, (last, state))), busy=not view.done))
+    known = view.sample.truth is not None
+    parts.append(figure(TRUTH, "only for judging") if known else placeholder(TRUTH, "Nobody knows it for a photo"))
+    return f'<div class="kit-strip{" kit-many" if len(parts) > 6 else ""}">{"".join(parts)}</div>'
 
 
 def class_heats(view: View) -> str:
-    """One figure a class: its CAM, its raw score and its prompt. A stretched map of an absent class looks hot: the score tells."""
-    parts = []
+    """One figure a class: its first map, its raw score and its prompt. A stretched map of an absent class looks hot: the score tells."""
+    parts, result, stage = [], view.result, next(iter(view.result.stages))
     for name in view.sample.names:
-        url = packed(view, "CAM" if name == shown_class(view) else f"CAM of {name}", functools.partial(heat, view, "cam", name))
-        score, prompt, told = view.result.scores[name], html.escape(view.result.prompts[name]), html.escape(name)
-        bar = f'<meter min="0" max="1" value="{score:.4f}" aria-label="score of {told}"></meter>'
-        parts.append(framed(url, told, f"{bar} score {score:.2f} “{prompt}”", alt=f"heat of {told}"))
+        drawn = functools.partial(heat, view, stage, name)
+        url = packed(view, stage if name == shown_class(view) and stage not in result.votes else f"{stage} of {name}", drawn)
+        prompt, told = html.escape(result.prompts.get(name, name)), html.escape(name)
+        said = f"“{prompt}”"
+        if name in result.scores:
+            score = result.scores[name]
+            said = f'<meter min="0" max="1" value="{score:.4f}" aria-label="score of {told}"></meter> score {score:.2f} {said}'
+        parts.append(framed(url, told, said, alt=f"heat of {told}"))
+        if result.words is not None and name in result.words.candidates:
+            parts.append(f"<figure>{bars(result.words.candidates[name])}</figure>")
     return f'<div class="kit-heats">{"".join(parts)}</div>'
 
 
 def notes(view: View) -> str:
-    """What a reader should know: words the model never saw, on what the mask lies, the result's own notes, and the seconds."""
-    lines = [f'<p class="kit-warn">{html.escape(warning)}</p>' for warning in (*photo_notes(view), *unknown_notes(view))]
-    lines += [f"<li>{html.escape(line)}</li>" for line in (*leakage(view), *view.result.notes)]
-    seconds = " · ".join(f"{stage} {1000 * spent:.0f} ms" for stage, spent in view.result.seconds.items())
+    """What a reader should know: words the model never saw, who made the masks, on what the mask lies, the result's notes, the seconds."""
+    result = view.result
+    lines = [warning(sentence) for sentence in (*photo_notes(view), *unknown_notes(view))]
+    if result.proposals is not None:
+        counts = (f"{int((result.proposals.levels == level).sum())} {name}" for level, name in reversed(list(enumerate(LEVELS))))
+        lines.append(f"<p>Masks by {html.escape(source_told(result.proposals.source))}: {', '.join(counts)}.</p>")
+    if told := view.pipeline.prompts_told():
+        lines.append(f"<p>{html.escape(told)}</p>")
+    lines += [f"<li>{html.escape(line)}</li>" for line in (*leakage(view), *result.notes)]
+    seconds = " · ".join(f"{html.escape(stage)} {1000 * spent:.0f} ms" for stage, spent in result.seconds.items())
     return "<ul>" + "".join(lines) + f'</ul><p class="kit-seconds">{seconds} (a picture is encoded once)</p>'
+
+
+def warning(sentence: str) -> str:
+    return f'<p class="kit-warn">{html.escape(sentence)}</p>'
+
+
+def source_told(source: str) -> str:
+    """Who made the masks, so that superpixels are never taken for SAM's."""
+    return STAND_IN if source == SUPERPIXELS else f"SAM ({source})"
 
 
 def photo_notes(view: View) -> list[str]:
     """What to say when the tiny model is asked about a picture that somebody brought."""
-    return [PHOTO_NOTE] if view.method.clip.is_tiny and view.sample.stuff is None else []
+    return [PHOTO_NOTE] if view.pipeline.clip.is_tiny and view.sample.stuff is None else []
 
 
 def unknown_notes(view: View) -> list[str]:
     """The words that the tiny model has never seen, one sentence each."""
-    settings, clip = view.method.settings, view.method.clip
-    said = [
-        settings.template.replace("{}", " "),
-        *(settings.synonyms.get(name, name).replace(",", " ") for name in view.sample.names),
-        *settings.background,
-    ]
-    strange = dict.fromkeys(word for text in said for word in clip.unknown_words(text))
+    settings, clip = view.pipeline.settings, view.pipeline.clip
+    said = [settings.template.replace("{}", " ")] if view.pipeline.learned is None else []
+    said += [settings.synonyms.get(name, name).replace(",", " ") for name in view.sample.names]
+    strange = dict.fromkeys(word for text in (*said, *settings.background) for word in clip.unknown_words(text))
     return [f"'{word}' is unknown to the tiny model" for word in strange]
 
 
@@ -184,13 +197,12 @@ def iou_text(iou: float | None) -> str:
     return "" if iou is None else f"IoU of this scene {100 * iou:.0f}&nbsp;%"
 
 
-def figure(view: View, title: str, caption: str, *, alt: str = "", busy: bool = False) -> str:
-    return framed(packed(view, title, stage_pictures(view)[title]), title, caption, alt=alt, busy=busy)
-
-
-def framed(url: str, title: str, caption: str, *, alt: str = "", busy: bool = False) -> str:
+def framed(url: str, title: str, caption: str, *, alt: str = "", busy: bool = False, about: str = "") -> str:
     name = ' class="kit-busy"' if busy else ""
-    return f'<figure{name}><img src="{url}" alt="{alt or title}"><figcaption><b>{title}</b><span>{caption}</span></figcaption></figure>'
+    told = f' title="{html.escape(about)}"' if about else ""
+    return (
+        f'<figure{name}{told}><img src="{url}" alt="{alt or title}"><figcaption><b>{title}</b><span>{caption}</span></figcaption></figure>'
+    )
 
 
 def placeholder(title: str, text: str) -> str:
@@ -216,12 +228,13 @@ def told(sentence: str, *, done: int = 0, of: int = 0) -> str:
 def opened(view: View) -> str:
     """Which picture the Prompts page is about."""
     names = html.escape(", ".join(view.sample.names))
-    url = packed(view, "Picture", lambda: view.sample.image)
+    url = packed(view, PICTURE, lambda: view.sample.image)
     sentence = (
-        f"Open in Explore: {names}. The settings of CLIP-ES there hold here too, without the refiner; nothing encodes the picture again."
+        f"Open in Explore: {names}. The settings of {html.escape(view.pipeline.method.title)} there hold here too; "
+        "nothing encodes the picture again."
     )
-    warned = "".join(f'<p class="kit-warn">{html.escape(note)}</p>' for note in photo_notes(view))
     picture = f'<img src="{url}" alt="the picture open in Explore: {names}">'
+    warned = "".join(map(warning, photo_notes(view)))
     return f'<div class="kit-told">{picture}<span>{sentence}</span></div><div class="kit-notes">{warned}</div>'
 
 
@@ -309,11 +322,11 @@ def plain_mask(view: View, labels: Tensor) -> np.ndarray:
     return show.mask_overlay(view.sample.image, show.in_voc_colours(labels, view.sample.names), opacity=view.look.opacity)
 
 
-def packed(view: View, title: str, drawn: Callable[[], np.ndarray]) -> str:
+def packed(view: View, key: str, drawn: Callable[[], np.ndarray]) -> str:
     """A view's picture, packed once; the mask changes when the refiner is done."""
-    if title not in view.urls or title == "Pseudo mask":
-        view.urls[title] = png_url(drawn())
-    return view.urls[title]
+    if key not in view.urls or key == MASK:
+        view.urls[key] = png_url(drawn())
+    return view.urls[key]
 
 
 def png_url(rgb: np.ndarray) -> str:

@@ -6,17 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from kit.propose import LEVELS, SUPERPIXELS, Proposals
+from kit.propose import LEVELS, Proposals
 from kit.ui import figures
 from kit.vote import Vote
 
-STAND_IN = "superpixels, the offline stand-in for SAM"
 LINE = 22  # height of the line below the picture, in its pixels at a width of 320
-
-
-def source_told(source: str) -> str:
-    """Who made the masks, so that superpixels are never taken for SAM's."""
-    return STAND_IN if source == SUPERPIXELS else f"SAM ({source})"
 
 
 def layer(
@@ -43,7 +37,8 @@ def layer(
             f'<text x="{width / 2:g}" y="{below:.1f}" font-size="{letters:.1f}" text-anchor="middle">{told}</text></g>'
         )
     voted = len([index for index in chosen if int(vote.mask_labels[index])])
-    summary = f"{len(chosen)} masks of the level “{LEVELS[level]}” by {source_told(proposals.source)}; {voted} of them voted for a class"
+    by = figures.source_told(proposals.source)
+    summary = f"{len(chosen)} masks of the level “{LEVELS[level]}” by {by}; {voted} of them voted for a class"
     picture = f'<image href="{figures.png_url(image)}" width="{width}" height="{height}"/>'
     return (
         f'<figure class="kit-regions"><svg viewBox="0 0 {width} {height + LINE * width / 320:.1f}" role="img" '
