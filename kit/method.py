@@ -527,6 +527,9 @@ class Kept:
     def find(self, stage: Stage, driver: "Driver") -> "_Entry | None":
         return next((entry for entry in tuple(self._entries.get(stage, ())) if driver.agrees_with(entry.read)), None)
 
+    def has(self, stage: Stage) -> bool:
+        return stage in self._entries
+
     def put(self, stage: Stage, entry: "_Entry") -> None:
         self._entries.setdefault(stage, deque(maxlen=self.limit)).appendleft(entry)
 

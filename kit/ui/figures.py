@@ -90,7 +90,7 @@ def shown_class(view: View) -> str:
 
 
 def stage_pictures(view: View) -> dict[str, Callable[[], np.ndarray]]:
-    """Everything that two of can be compared: a stage's name, Picture, Pseudo mask or Truth -> a function that draws it, uint8 (H, W, 3)."""
+    """What can be compared: a stage's name, Picture, Pseudo mask or Truth -> a function that draws it, uint8 (H, W, 3)."""
     image, shown = view.sample.image, shown_class(view)
     pictures = {PICTURE: lambda: image}
     for stage in view.result.stages:

@@ -1,14 +1,19 @@
 """What surrounds every page: title, badges, theme and style. Everything comes from this machine: no fonts or scripts of others."""
 
 import html
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
 from kit.encode import Clip
-from kit.propose import Sam
+from kit.learned import Learned
+from kit.method import Method
+from kit.methods import METHODS
+from kit.propose import SUPERPIXELS
 from kit.ui import PAGES
 from kit.ui.bundle import PACKED_BYTES
-from kit.ui.masks import known_prompts
 from kit.ui.session import Studio
 
 TITLE = "From words to masks"
@@ -64,9 +69,9 @@ CSS = """
 .kit-scatter line { stroke: currentColor; stroke-opacity: .25; }
 .kit-scatter circle { fill: var(--color-accent); fill-opacity: .75; stroke: var(--body-background-fill); }
 .kit-scatter circle:hover { fill-opacity: 1; stroke: currentColor; stroke-width: 2; }
-.kit-eight { grid-template-columns: repeat(4, minmax(0, 1fr)); }
-.kit-eight img, .kit-eight .kit-empty { height: auto; }
-.kit-eight .kit-empty { aspect-ratio: 1; }
+.kit-many { grid-template-columns: repeat(5, minmax(0, 1fr)); }
+.kit-many img, .kit-many .kit-empty { height: auto; }
+.kit-many .kit-empty { aspect-ratio: 1; }
 .kit-regions { margin: 0; max-width: 620px; }
 .kit-regions svg { width: 100%; height: auto; max-height: 74vh; color: var(--body-text-color); }
 .kit-regions path {
@@ -130,9 +135,9 @@ figcaption meter { width: 70px; }
   .kit-table { max-width: calc(100vw - 64px); }
   .kit-words li { grid-template-columns: minmax(0, 1fr) minmax(60px, 1fr) 4.5em !important; }
   .kit-words .kit-mark { grid-column: 1 / -1; }
-  .kit-strip, .kit-eight { grid-template-columns: repeat(2, minmax(0, 1fr)); }
+  .kit-strip, .kit-many { grid-template-columns: repeat(2, minmax(0, 1fr)); }
   .kit-strip img, .kit-strip .kit-empty { height: 170px; }
-  .kit-eight img, .kit-eight .kit-empty { height: auto; }
+  .kit-many img, .kit-many .kit-empty { height: auto; }
   .kit-watch { grid-template-columns: repeat(3, minmax(0, 1fr)); }
   .kit-watch img { height: auto; }
   .kit-latest { grid-template-columns: repeat(3, minmax(0, 1fr)); }
@@ -140,27 +145,50 @@ figcaption meter { width: 70px; }
 """
 
 
-def build(clip: Clip, weights: str | None = None, sam: Sam | None = None) -> tuple[gr.Blocks, dict]:
-    """The whole app around one CLIP, ready to be launched with `LAUNCH`, and its pages by title.
+def build(
+    clip: Clip, methods: Mapping[str, Method] | None = None, weights: str | Path | None = None, changes: Mapping[str, Any] | None = None
+) -> gr.Blocks:
+    """The whole app around one CLIP, ready to be launched with `LAUNCH`; its pages, by title, are its `pages`.
 
-    weights: a file of learned prompts (None: those that the kit brings); sam: who makes the masks, if not superpixels.
+    methods: by name (without: the kit's); weights: a file of something learned, for the method it belongs to; changes: settings of this
+    app, for the methods that have them (without: masks that need no other model).
     """
-    studio = Studio(clip, learned=known_prompts(clip, weights), sam=sam)
+    methods = dict(METHODS if methods is None else methods)
+    own = {"proposals": SUPERPIXELS} if changes is None else changes
+    studio = Studio(clip, methods, learned=started_with(clip, methods, weights), changes=own)
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=KEEP_FILES) as demo:
         gr.HTML(header(clip))
-        pages, tab_of = {}, {}
+        demo.pages, tab_of = {}, {}
         with gr.Tabs() as tabs:
             for title, page in PAGES.items():
                 with gr.Tab(title, id=title) as tab_of[title]:
-                    pages[title] = page(studio, demo)
-        for title in ("Prompts", "Learn", "Batch"):
-            pages[title].join(pages["Explore"], tabs, tab_of[title])
+                    demo.pages[title] = page(studio, demo)
+        for title, page in demo.pages.items():
+            if hasattr(page, "join"):
+                page.join(demo.pages["Explore"], tabs, tab_of[title])
 
         def leave(request: gr.Request) -> None:
             studio.shelf.forget(request.session_hash)
 
         demo.unload(leave)
-    return demo.queue(max_size=32, default_concurrency_limit=4), pages
+    return demo.queue(max_size=32, default_concurrency_limit=4)
+
+
+def started_with(clip: Clip, methods: Mapping[str, Method], weights: str | Path | None) -> dict[str, Learned | str]:
+    """What the app's file holds, for the method it belongs to; a sentence, for each that could have had one, where it cannot be used."""
+    if weights is None:
+        return {}
+    learners, why = [name for name, method in methods.items() if method.lessons], ""
+    try:
+        name = Learned.load(weights, clip=clip).about.get("method", "")
+        if name in learners:
+            learned = Learned.load(weights, method=name, clip=clip)
+            methods[name](clip, learned=learned)  # its settings fit too
+            return {name: learned}
+        why = f"they were learned by {name!r}, which is none of {', '.join(learners)}"
+    except ValueError as error:
+        why = str(error).replace(str(weights), Path(weights).name)
+    return dict.fromkeys(learners, f"the prompts of {Path(weights).name} cannot be used: {why}")
 
 
 def header(clip: Clip) -> str:
