@@ -8,16 +8,25 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kit import refine, widgets
+import kit
+from kit import cam, refine, show, widgets
 from kit.data import Sample, toy_samples
-from kit.encode import Clip
+from kit.methods import METHODS, ClipEs
 
-CORE = ("Dropdown", "FloatSlider", "HBox", "HTML", "Image", "IntSlider", "SelectMultiple", "Text", "Textarea", "VBox")  # of 7.7 and of 8
+CORE = (  # of 7.7 and of 8
+    "BoundedFloatText", "BoundedIntText", "Checkbox", "Dropdown", "FloatSlider", "HBox", "HTML", "Image", "IntSlider", "SelectMultiple",
+    "Text", "Textarea", "VBox",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def clip():
-    return Clip.load("tiny")
+    return kit.load("tiny")
+
+
+@pytest.fixture(scope="module")
+def small(clip):
+    return ClipEs(clip, side=96, iterations=2)
 
 
 @pytest.fixture(scope="module")
@@ -26,15 +35,15 @@ def scenes():
 
 
 EXPLORERS = {
-    "stages": lambda clip, scenes: widgets.stage_explorer(clip, *scenes, side=96, iterations=2),
-    "prompts": lambda clip, scenes: widgets.prompt_comparer(clip, scenes[0], side=96),
-    "patch": lambda clip, scenes: widgets.patch_affinity_explorer(clip, scenes[0], side=96),
+    "stages": widgets.stage_explorer,
+    "prompts": lambda pipeline, *scenes: widgets.prompt_comparer(pipeline, scenes[0]),
+    "patch": lambda pipeline, *scenes: widgets.patch_affinity_explorer(pipeline, scenes[0]),
 }
 
 
 @pytest.fixture
-def opened(clip, scenes):
-    return lambda name: EXPLORERS[name](clip, scenes)
+def opened(small, scenes):
+    return lambda name: EXPLORERS[name](small, *scenes)
 
 
 SLIDERS = [
@@ -67,14 +76,39 @@ def test_a_control_changes_the_picture_and_never_runs_the_encoder(clip, opened, 
     assert np.array(Image.open(io.BytesIO(panel.picture.value))).std() > 10
 
 
-def test_every_control_is_tried_but_the_choice_of_the_picture(opened):
-    tried = {(panel, control) for panel, control, _ in SLIDERS}
-    assert {(name, control) for name in EXPLORERS for control in opened(name).controls} - tried == {("stages", "number")}
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_any_method_brings_its_own_controls_and_stages(method, clip, scenes):
+    pipeline = method(clip, side=96)
+    panel, calls = widgets.stage_explorer(pipeline, *scenes), clip.calls
+    described = method.Settings.described()
+    knobs = [name for name in panel.controls if name not in ("number", "classes")]
+    assert {"background_power", "confidence"} < set(knobs) <= set(described) and not {"side", "side_limit"} & set(knobs)
+    for name in knobs:
+        assert panel.controls[name].description.endswith(described[name].title)
+    if pipeline.learned is not None:
+        assert not set(method.belongs) & set(knobs)  # what was learned cannot be asked without them
+    flag = next(name for name in knobs if described[name].kind == "flag" and "affinity" in name)
+    panel.controls[flag].value = not panel.controls[flag].value
+    assert panel.redraws == 2 and clip.calls == calls and "expected" not in panel.message.value
+
+
+def test_knobs_may_be_chosen_and_functions_of_ones_own_stay(clip, scenes):
+    def rollout(tokens, text, classes, *, done=None):
+        return cam.similarity_cam(tokens, text, classes)
+
+    panel = widgets.stage_explorer(ClipEs(clip, side=96, cam=rollout, refiner="none"), scenes[0], knobs=("cam", "power"))
+    assert list(panel.controls) == ["number", "classes", "cam", "power"]
+    assert panel.controls["cam"].value is rollout and [title for title, _ in panel.controls["cam"].options][-1] == "rollout"
+    before = panel.picture.value
+    panel.controls["cam"].value = "softmax"
+    assert panel.picture.value != before
+    with pytest.raises(ValueError, match="did you mean power"):
+        widgets.stage_explorer(ClipEs(clip, side=96), scenes[0], knobs=("powre",))
 
 
 def test_another_picture_is_encoded_once(clip, scenes):
     calls = clip.calls
-    panel = widgets.stage_explorer(clip, *scenes, side=96, refiner="none")
+    panel = widgets.stage_explorer(ClipEs(clip, side=96, refiner="none"), *scenes)
     assert clip.calls == calls + 1
     for number in (1, 0, 1):
         panel.controls["number"].value = number
@@ -84,7 +118,7 @@ def test_another_picture_is_encoded_once(clip, scenes):
 
 def test_a_burst_gives_one_picture_and_leaves_no_thread(clip, scenes):
     async def drag():
-        panel = widgets.stage_explorer(clip, scenes[0], side=96, refiner="none")
+        panel = widgets.stage_explorer(ClipEs(clip, side=96, refiner="none"), scenes[0])
         before, threads = panel.picture.value, set(threading.enumerate())
         for step in range(20):
             panel.controls["box_threshold"].value = step / 20
@@ -135,8 +169,8 @@ def test_a_word_never_seen_is_named(opened):
 
 def test_without_the_crf_package_the_others_are_offered(clip, scenes, monkeypatch):
     monkeypatch.setattr(refine, "has_dense_crf", lambda: False)
-    refiner = widgets.stage_explorer(clip, scenes[0], side=96, iterations=2).controls["refiner"]
-    assert refiner.value == "pixel-adaptive" and "crf" not in refiner.options
+    refiner = widgets.stage_explorer(ClipEs(clip, side=96, refiner="pixel-adaptive"), scenes[0]).controls["refiner"]
+    assert refiner.value == "pixel-adaptive" and "crf" not in dict(refiner.options)
 
 
 def test_only_core_widgets_are_used(opened):
@@ -150,8 +184,8 @@ def test_only_core_widgets_are_used(opened):
         assert panel.get_state()["_model_name"] == "VBoxModel"  # no class of ours that a page would have to know
 
 
-def test_rivals_are_said_in_the_words_of_the_prompt(clip, scenes, monkeypatch):
-    panel = widgets.prompt_comparer(clip, scenes[0], side=96)
+def test_rivals_are_said_in_the_words_of_the_prompt(small, clip, scenes, monkeypatch):
+    panel = widgets.prompt_comparer(small, scenes[0])
     asked = []
     encode = clip.text
     monkeypatch.setattr(clip, "text", lambda texts: asked.append(texts) or encode(texts))
@@ -164,33 +198,28 @@ def test_rivals_are_said_in_the_words_of_the_prompt(clip, scenes, monkeypatch):
     assert asked[-1][:2] == ["a photo of the sofa.", "a photo of the dog."]
 
 
-def test_the_pictures_beside_the_explorers_show_the_same(clip, scenes):
-    from kit import show
-
-    dog = scenes[0]
-    pairs = (
-        (widgets.stage_picture(clip, dog, side=96), widgets.stage_explorer(clip, dog, side=96)),
-        (widgets.prompt_picture(clip, dog, side=96), widgets.prompt_comparer(clip, dog, side=96)),
-        (widgets.patch_affinity_picture(clip, dog, 6, 6, side=96), widgets.patch_affinity_explorer(clip, dog, side=96)),
-    )
-    for figure, panel in pairs:
+def test_the_pictures_beside_the_explorers_show_the_same(small, scenes):
+    for figure, panel in (
+        (widgets.stage_picture(small, scenes[0]), widgets.stage_explorer(small, scenes[0])),
+        (widgets.prompt_picture(small, scenes[0]), widgets.prompt_comparer(small, scenes[0])),
+        (widgets.patch_affinity_picture(small, scenes[0], 6, 6), widgets.patch_affinity_explorer(small, scenes[0])),
+    ):
         assert show.png(figure) == panel.picture.value
 
 
-def test_what_cannot_be_shown_is_said(clip, scenes):
+def test_what_cannot_be_shown_is_said(small, scenes):
     with pytest.raises(ValueError, match="at least one sample"):
-        widgets.stage_explorer(clip)
+        widgets.stage_explorer(small)
     with pytest.raises(ValueError, match="rows 1 to 12 and columns 1 to 12"):
-        widgets.patch_affinity_picture(clip, scenes[0], 0, 5, side=96)
+        widgets.patch_affinity_picture(small, scenes[0], 0, 5)
     nothing = Sample(scenes[0].image, ())
     with pytest.raises(ValueError, match="names a class"):
-        widgets.prompt_comparer(clip, nothing)
+        widgets.prompt_comparer(small, nothing)
     with pytest.raises(ValueError, match="choose at least one class"):
-        widgets.stage_picture(clip, nothing)
-    assert "choose at least one class" in widgets.stage_explorer(clip, nothing).message.value
+        widgets.stage_picture(small, nothing)
+    assert "choose at least one class" in widgets.stage_explorer(small, nothing).message.value
 
 
-def test_a_photo_without_truth_has_no_score(clip, scenes):
-    photo = Sample(scenes[0].image, ("dog", "zeppelin"))
-    panel = widgets.stage_explorer(clip, photo, side=96, iterations=2)
+def test_a_photo_without_truth_has_no_score(small, scenes):
+    panel = widgets.stage_explorer(small, Sample(scenes[0].image, ("dog", "zeppelin")))
     assert "IoU" not in panel.message.value and "dog" in panel.message.value
