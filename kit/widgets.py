@@ -188,11 +188,12 @@ def _drawn_stages(pipeline: Pipeline, sample: Sample, tokens: Tokens, kept: Kept
     *_, result = pipeline.steps(sample, tokens=tokens, kept=kept)
     image, titles, pictures = sample.image, pipeline.titles, {"picture": sample.image}
     for stage, maps in result.stages.items():
+        title = titles[stage] + f" ({stage})" * (titles[stage] in pictures)
         if stage in result.votes:
-            pictures[titles[stage]] = show.mask_overlay(image, show.in_voc_colours(result.labels_of(stage), result.names))
-            continue
-        first = maps[-len(result.names)]  # of the classes; the background's plane, if there is one, stands before them
-        pictures[titles[stage]] = show.heat_overlay(image, refine.upsampled(first[None, None], image.shape[:2])[0, 0].clamp(0, 1))
+            pictures[title] = show.mask_overlay(image, show.in_voc_colours(result.labels_of(stage), result.names))
+        else:
+            first = maps[-len(result.names)]  # of the classes; the background's plane, if there is one, stands before them
+            pictures[title] = show.heat_overlay(image, refine.upsampled(first[None, None], image.shape[:2])[0, 0].clamp(0, 1))
     labels = show.in_voc_colours(result.labels, result.names)
     unsure = (result.confidence < pipeline.settings.confidence).cpu().numpy()
     score = _scene_iou(sample, labels)
