@@ -264,10 +264,12 @@ def fit(pipeline: Pipeline, data: DataSet, path: str | os.PathLike | None = None
 
     learning = fit_steps(pipeline, data, path, **options)
     with tqdm(disable=not progress) as bar:
+        task = None
         for step in learning:
-            if step.task != bar.desc.removesuffix(": "):
+            if step.task != task:
+                task = step.task
                 bar.reset(step.steps)
-                bar.set_description(step.task)
+                bar.set_description(task)
             bar.set_postfix_str(f"loss {step.loss:.4f}" if step.losses else "", refresh=False)
             bar.update(step.step - bar.n)
     return learning.so_far()
