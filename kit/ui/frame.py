@@ -147,8 +147,8 @@ figcaption meter { width: 70px; }
 
 def build(
     clip: Clip, methods: Mapping[str, Method] | None = None, weights: str | Path | None = None, changes: Mapping[str, Any] | None = None
-) -> gr.Blocks:
-    """The whole app around one CLIP, ready to be launched with `LAUNCH`; its pages, by title, are its `kit_pages`.
+) -> tuple[gr.Blocks, dict]:
+    """The whole app around one CLIP, ready to be launched with `LAUNCH`, and its pages by title.
 
     methods: by name (without: the kit's); weights: a file of something learned, for the method it belongs to; changes: settings of this
     app, for the methods that have them (without: masks that need no other model).
@@ -158,20 +158,20 @@ def build(
     studio = Studio(clip, methods, learned=started_with(clip, methods, weights), changes=own)
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=KEEP_FILES) as demo:
         gr.HTML(header(clip))
-        demo.kit_pages, tab_of = {}, {}
+        pages, tab_of = {}, {}
         with gr.Tabs() as tabs:
             for title, page in PAGES.items():
                 with gr.Tab(title, id=title) as tab_of[title]:
-                    demo.kit_pages[title] = page(studio, demo)
-        for title, page in demo.kit_pages.items():
+                    pages[title] = page(studio, demo)
+        for title, page in pages.items():
             if hasattr(page, "join"):
-                page.join(demo.kit_pages["Explore"], tabs, tab_of[title])
+                page.join(pages["Explore"], tabs, tab_of[title])
 
         def leave(request: gr.Request) -> None:
             studio.shelf.forget(request.session_hash)
 
         demo.unload(leave)
-    return demo.queue(max_size=32, default_concurrency_limit=4)
+    return demo.queue(max_size=32, default_concurrency_limit=4), pages
 
 
 def started_with(clip: Clip, methods: Mapping[str, Method], weights: str | Path | None) -> dict[str, Learned | str]:
