@@ -38,7 +38,9 @@ def control(setting: Setting, value: Any, clip: Clip, templates: list[str]) -> g
         return gr.Checkbox(value, **named)
     if setting.kind in ("whole", "number"):
         whole = setting.kind == "whole"
-        if setting.optional or setting.high is None or setting.high - setting.low > 1000:
+        if setting.optional:  # a number field would say 0 for nothing
+            return gr.Textbox(value, placeholder="none", **named)
+        if setting.high is None or setting.high - setting.low > 1000:
             return gr.Number(value, precision=0 if whole else None, minimum=setting.low, maximum=setting.high, **named)
         span = setting.high - setting.low
         step = 1 if whole else 0.01 if span <= 1 else 0.05 if span <= 20 else 0.1 if span <= 100 else 0.5
@@ -63,18 +65,19 @@ def shown(setting: Setting, value: Any, clip: Clip) -> Any:
         return [f"{name} = {inner}" for name, inner in value.items()]
     if setting.kind == "numbers":
         return ", ".join(map(str, value))
+    if setting.optional and setting.kind in ("whole", "number"):
+        return "" if value is None else str(value)
     return list(value) if setting.kind == "texts" else value
 
 
 def read(setting: Setting, given: Any) -> Any:
     """What a control holds as a plain value; the settings check it."""
-    if setting.kind == "numbers" and isinstance(given, str):
+    if isinstance(given, str) and setting.kind in ("numbers", "whole", "number"):
         try:
-            return [int(part) for part in given.replace(",", " ").split()]
+            values = [float(part) if setting.kind == "number" else int(part) for part in given.replace(",", " ").split()]
         except ValueError as error:
-            raise Refused(
-                f"expected {setting.name} as whole numbers such as {shown(setting, setting.default, None)}, got {given!r}"[:200]
-            ) from error
+            raise Refused(f"expected {setting.name} to be {setting.wanted}, got {given!r}"[:200]) from error
+        return values if setting.kind == "numbers" else values[0] if values else None
     if setting.kind in ("pairs", "weights"):
         return pairs(given, setting)
     return given or [] if setting.kind in ("texts", "blocks") else given

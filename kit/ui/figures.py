@@ -159,15 +159,15 @@ def class_heats(view: View) -> str:
 def notes(view: View) -> str:
     """What a reader should know: words the model never saw, who made the masks, on what the mask lies, the result's notes, the seconds."""
     result = view.result
-    lines = [warning(sentence) for sentence in (*photo_notes(view), *unknown_notes(view))]
+    said = [warning(sentence) for sentence in (*photo_notes(view), *unknown_notes(view))]
     if result.proposals is not None:
         counts = (f"{int((result.proposals.levels == level).sum())} {name}" for level, name in reversed(list(enumerate(LEVELS))))
-        lines.append(f"<p>Masks by {html.escape(source_told(result.proposals.source))}: {', '.join(counts)}.</p>")
+        said.append(f"<p>Masks by {html.escape(source_told(result.proposals.source))}: {', '.join(counts)}.</p>")
     if told := view.pipeline.prompts_told():
-        lines.append(f"<p>{html.escape(told)}</p>")
-    lines += [f"<li>{html.escape(line)}</li>" for line in (*leakage(view), *result.notes)]
+        said.append(f"<p>{html.escape(told)}</p>")
+    lines = [f"<li>{html.escape(line)}</li>" for line in (*leakage(view), *result.notes)]
     seconds = " · ".join(f"{html.escape(stage)} {1000 * spent:.0f} ms" for stage, spent in result.seconds.items())
-    return "<ul>" + "".join(lines) + f'</ul><p class="kit-seconds">{seconds} (a picture is encoded once)</p>'
+    return "".join(said) + "<ul>" + "".join(lines) + f'</ul><p class="kit-seconds">{seconds} (a picture is encoded once)</p>'
 
 
 def warning(sentence: str) -> str:
