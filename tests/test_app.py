@@ -8,11 +8,13 @@ import math
 import threading
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import gradio as gr
 import numpy as np
 import pytest
+import torch
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from PIL import Image
@@ -20,14 +22,15 @@ from PIL import Image
 import app
 from kit.data import Sample, toy_samples
 from kit.images import load_mask
-from kit.methods import ClipEs
+from kit.method import Pipeline
+from kit.methods import METHODS, ClipEs, FmaWsss
 from kit.sweep import encode_all, sweep
 from kit.ui import ask, figures
 from kit.ui.bundle import Picture, Upload
-from kit.ui.explore import KNOBS, Explore
+from kit.ui.explore import Explore
 from kit.ui.job import SAME, listed_names
 from kit.ui.prompts import KNOWN, MANY, THIS
-from kit.ui.session import Look, Refused, Shelf, Studio, View
+from kit.ui.session import BY_HAND, HERE, PROMPTS_FROM, Refused, Shelf, Studio, View
 from kit.words import VOC_CLASSES
 
 
@@ -35,7 +38,7 @@ class Visitor:
     """A request as Gradio hands it over, and the page's controls with their first values."""
 
     def __init__(self, page: Explore, name: str):
-        self.page, self.session_hash = page, name
+        self.page, self.session_hash, self.method = page, name, page.studio.default
         self.values = {name: component.value for name, component in page.controls.items()}
         self.key = ""
 
@@ -45,11 +48,13 @@ class Visitor:
         self.values |= {"classes": names, "words": [], "shown": names[0]}
 
     def move(self, **changes):
-        self.values |= changes
-        return self.page.redraw(self, self.key, {}, *self.values.values())
+        """Settings of the chosen method, or what is common to all of them; -> the strip, the heats, the notes."""
+        self.values |= {(self.method, name) if (self.method, name) in self.values else name: value for name, value in changes.items()}
+        *_, last = self.page.redraw(self, self.key, {}, self.method, *self.values.values())
+        return last
 
     def finish(self) -> View:
-        for _ in self.page.refine(self, "CAM", "Pseudo mask"):
+        for _ in self.page.refine(self, self.key, "cam", "Pseudo mask"):
             pass
         return self.page.studio.view(self.session_hash)
 
@@ -74,8 +79,8 @@ def picture(tmp_path_factory):
     return path
 
 
-def segment(client, path, classes=("boat",), settings=None):
-    return client.predict(handle_file(path), list(classes), settings or {}, api_name="/segment")
+def segment(client, path, classes=("boat",), settings=None, method="clip-es"):
+    return client.predict(handle_file(path), list(classes), settings or {}, method, api_name="/segment")
 
 
 # The doors
@@ -119,7 +124,7 @@ def test_suggest_gives_every_name_a_probability(client, picture):
 def test_only_the_doors_are_public(client):
     described = client.view_api(return_format="dict")["named_endpoints"]
     assert set(described) == {
-        "/segment", "/fma_segment", "/draw_scene", "/suggest", "/templates", "/words", "/background_words", "/learn", "/batch",
+        "/segment", "/draw_scene", "/suggest", "/templates", "/words", "/background_words", "/learn", "/batch",
     }  # fmt: skip
 
 
@@ -161,7 +166,8 @@ def test_sliders_are_checked_again_on_the_server(visitor, value):
     for name in ("box_threshold", "opacity", "confidence", "bilateral_xy"):
         with pytest.raises(ValueError, match=r"expected"):
             visitor.move(**{name: value})
-        visitor.values[name] = visitor.page.controls[name].value
+        key = name if name in visitor.values else (visitor.method, name)
+        visitor.values[key] = visitor.page.controls[key].value
 
 
 @pytest.mark.parametrize("seed", [-1, 0.5, math.nan, 1e300, None])
@@ -181,14 +187,14 @@ def test_bad_settings_files_are_refused_in_a_sentence(server, tmp_path, text):
     path = tmp_path / "settings.json"
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(ValueError, match=r"settings|power|classes"):
-        server.page.restored(str(path), ["boat"])
+        server.page.restored(Visitor(server.page, "restorer"), str(path), ["boat"], "clip-es")
 
 
 def test_what_nobody_foresaw_gets_an_id_that_the_log_explains(client, picture, monkeypatch, caplog):
     def broken(*_, **__):
         raise KeyError("secret path")
 
-    monkeypatch.setattr(ClipEs, "steps", broken)
+    monkeypatch.setattr(Pipeline, "steps", broken)
     with pytest.raises(AppError, match=r"our side \(id [0-9a-f]{8}\)") as told:
         segment(client, picture)
     assert "secret" not in str(told.value) and "secret path" in caplog.text
@@ -260,16 +266,50 @@ def test_looks_and_confidence_keep_the_refined_result(visitor):
     visitor.move()
     result = visitor.finish().result
     visitor.move(opacity=0.3, confidence=0.5, shown="sheep")
-    assert visitor.page.studio.view(visitor.session_hash).result is result
+    assert visitor.page.studio.view(visitor.session_hash).result.stages is result.stages
 
 
 def test_a_refiner_gives_up_when_the_visitor_moves_on(visitor):
     visitor.move(iterations=50)
-    refining = visitor.page.refine(visitor, "CAM", "Truth")
+    refining = visitor.page.refine(visitor, visitor.key, "cam", "Truth")
     next(refining)
     visitor.move(power=3)
     assert list(refining) == []
     assert not visitor.page.studio.view(visitor.session_hash).done
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_answers_and_its_sliders_never_run_the_encoder(server, visitor, method):
+    visitor.method = method
+    strip, heats, notes = visitor.move()
+    shown = server.page.studio.start(method).titles
+    assert all(title in strip for title in shown.values()) and "heat of horse" in heats and "lie" in notes
+    calls = server.clip.calls
+    assert visitor.move(background_power=3.0)[0] != strip
+    view = visitor.finish()
+    assert view.done and list(view.result.stages) == list(shown) and server.clip.calls == calls
+    assert len(visitor.page.make_files(visitor, 0.5)) == 4
+
+
+def test_prompts_of_ones_own_choice(server, visitor):
+    visitor.method = "fma-wsss"
+    visitor.move()
+    with pytest.raises(Refused, match="nothing was learned here"):
+        visitor.move(**{PROMPTS_FROM: HERE})
+    notes = visitor.move(**{PROMPTS_FROM: BY_HAND})[2]
+    assert "hand-crafted" in notes
+    learned = FmaWsss(server.clip).learned
+    server.page.studio.keep_learned(visitor.session_hash, "fma-wsss", learned)
+    assert learned.fingerprint in visitor.move(**{PROMPTS_FROM: HERE})[2]
+    assert "giraffe is none of them" in visitor.move(classes=["sheep", "giraffe"])[2]
+
+
+def test_a_program_names_the_method(client, picture):
+    mask, _, report = segment(client, picture, method="fma-wsss")
+    assert load_mask(mask).shape == (96, 128) and report["masks"]["count"] > 0 and report["settings"]["method"] == "fma-wsss"
+    for settings, method, says in (({}, "magic", "a method out of"), ({"proposals": "sam"}, "fma-wsss", "cannot be changed")):
+        with pytest.raises(AppError, match=says):
+            segment(client, picture, settings=settings, method=method)
 
 
 def test_a_knob_turned_on_another_device_needs_a_picture(server):
@@ -296,28 +336,32 @@ def test_files_can_be_made_and_settings_come_back(visitor):
     assert load_mask(mask).shape == (320, 320)
     with np.load(maps) as arrays:
         assert arrays["stage_cam"].shape[1:] == (320, 320) and list(arrays["names"]) == ["horse", "sheep"]
-    _, *updates = visitor.page.restored(settings, [])
+    _, method, *updates = visitor.page.restored(visitor, settings, [], visitor.method)
     restored = dict(zip(visitor.page.controls, updates, strict=True))
-    assert restored["power"] == 4 and restored["box_threshold"] == 0.55 and restored["classes"] == ["horse", "sheep"]
+    assert (
+        method == "clip-es"
+        and restored[method, "power"] == 4
+        and restored[method, "box_threshold"] == 0.55
+        and restored["classes"] == ["horse", "sheep"]
+    )
     assert restored["words"].value == ["sheep = lamb,woolly sheep"]
-    assert set(KNOBS) <= set(restored)
 
 
 def test_a_settings_file_with_few_settings_keeps_the_presets_others(server, tmp_path):
     path = tmp_path / "settings.json"
     path.write_text('{"power": 5, "classes": ["cow"]}')
-    _, *updates = server.page.restored(str(path), [])
+    _, method, *updates = server.page.restored(Visitor(server.page, "restorer"), str(path), [], "clip-es")
     restored = dict(zip(server.page.controls, updates, strict=True))
-    assert restored["power"] == 5 and restored["background"] == list(server.page.preset.background)
+    assert restored[method, "power"] == 5
+    assert restored[method, "background"] == list(server.page.studio.start(method).settings.background)
 
 
 def test_leakage_tells_on_what_a_mask_lies(visitor):
-    visitor.move(refiner="none", affinity=False, layers=[])
+    visitor.move(refiner="none", affinity=False)
     view = visitor.page.studio.view(visitor.session_hash)
-    everything = view.result.labels.clone().fill_(1)
-    lines = figures.leakage(
-        View(view.sample, view.method, view.tokens, view.result.__class__(**{**vars(view.result), "labels": everything}), Look(), True)
-    )
+    planes = torch.zeros_like(view.result.planes)
+    planes[1] = 1
+    lines = figures.leakage(replace(view, result=replace(view.result, planes=planes)))
     share = 100 * (view.sample.truth == 13).mean()  # horse
     assert lines[0].startswith(f"Of the mask of horse lie {share:.0f} % on the horse") and "grass" in lines[0]
     assert lines[1] == "The mask has no sheep."

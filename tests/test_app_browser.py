@@ -66,9 +66,9 @@ def test_a_visit(browser, server, tmp_path):
     assert chosen != first
 
     calls = server.clip.calls
-    page.locator(".kit-panel button.label-wrap", has_text="Map").click()
-    page.get_by_label("number input for Background power").fill("6")
-    page.get_by_label("number input for Background power").press("Enter")
+    page.locator(".kit-panel button.label-wrap:visible", has_text="Settings").click()
+    page.get_by_label("number input for Background power").locator("visible=true").fill("6")
+    page.get_by_label("number input for Background power").locator("visible=true").press("Enter")
     page.wait_for_function("old => ![...document.querySelectorAll('.kit-strip img')].some(image => image.src === old)", arg=chosen)
     refined(page)
     assert mask(page) != chosen and server.clip.calls == calls
@@ -129,12 +129,13 @@ def test_stop_in_the_browser_keeps_the_rows(browser, server):
 
 
 def test_masks_tell_their_votes(browser, server, tmp_path):
-    """The other method: its strip, a region that is pointed at, and back to CLIP-ES with everything in its place."""
+    """The other method: its strip, a region that is pointed at, and back to the first with everything in its place."""
     page = visit(browser, server, 1280, 900)
     before, calls = mask(page), server.clip.calls
     page.get_by_label("CLIP + SAM (FMA-WSSS)").check()
+    page.locator(".kit-many").wait_for(timeout=30_000)
+    page.get_by_role("tab", name="Masks").click()
     page.locator(".kit-regions path").first.wait_for(timeout=30_000)
-    assert page.locator(".kit-eight figure").count() == 8 and not page.locator(".kit-strip figure", has_text="Pseudo mask").is_visible()
     wholes = page.locator(".kit-regions path").count()
     page.get_by_label("part of a part").check()
     page.wait_for_function("before => document.querySelectorAll('.kit-regions path').length > before", arg=wholes)
@@ -144,16 +145,16 @@ def test_masks_tell_their_votes(browser, server, tmp_path):
     region.locator("text").wait_for()
     assert region.locator("text").text_content().startswith("part of a part: ")
 
-    seeds = page.locator(".kit-eight figure", has_text="Coarse seeds").locator("img").get_attribute("src")
-    page.locator("button.label-wrap", has_text="Map and vote").click()
-    page.get_by_label("number input for Vote: background power").fill("3")
-    page.get_by_label("number input for Vote: background power").press("Enter")
-    page.wait_for_function("old => ![...document.querySelectorAll('.kit-eight img')].some(image => image.src === old)", arg=seeds)
+    seeds = page.locator(".kit-many figure", has_text="coarse seeds").locator("img").get_attribute("src")
+    page.locator(".kit-panel button.label-wrap:visible", has_text="Coarse").click()
+    power = page.get_by_label("number input for Vote: background power").locator("visible=true")
+    power.fill("3")
+    power.press("Enter")
+    page.wait_for_function("old => ![...document.querySelectorAll('.kit-many img')].some(image => image.src === old)", arg=seeds)
     assert server.clip.calls == calls  # the picture was encoded already
-    page.get_by_role("tab", name="Coarse against fine").click()
     page.screenshot(path=tmp_path / "masks.png")
     page.get_by_label("CLIP-ES", exact=True).check()
-    page.locator(".kit-strip figure", has_text="Pseudo mask").wait_for()
+    page.wait_for_function("!document.querySelector('.kit-many')")
     refined(page)
     assert mask(page) == before
     nothing_is_wrong(page, server)
@@ -188,13 +189,13 @@ def test_learn(browser, server, tmp_path):
     page.get_by_text("Over 4 scenes of the val split").wait_for(timeout=60_000)
     with page.expect_download() as download:
         page.get_by_text("Save the prompts").click()
-    assert len(FmaWsss.load(download.value.path(), server.clip).learned.classes) == 20
+    assert len(FmaWsss(server.clip, learned=download.value.path()).learned.classes) == 20
     page.screenshot(path=tmp_path / "learned.png", full_page=True)
 
     page.get_by_role("button", name="Use in Explore", exact=True).locator("visible=true").click()
-    page.locator(".kit-eight figure", has_text="Coarse seeds").wait_for(timeout=30_000)
+    page.locator(".kit-strip figure", has_text="coarse seeds").wait_for(timeout=30_000)
     assert page.get_by_label("learned here, on the Learn page").is_checked()
-    assert page.locator(".kit-eight figure", has_text="Fine seeds").count() == 0  # these were not learned
+    assert page.locator(".kit-strip figure", has_text="fine seeds").count() == 0  # these were not learned
     nothing_is_wrong(page, server)
 
 
@@ -252,15 +253,15 @@ def test_two_visitors_do_not_meet(browser, server):
     refined(second)
     theirs = mask(second)
 
-    first.locator(".kit-panel button.label-wrap", has_text="Map").click()
-    first.get_by_label("number input for Background power").fill("6")
-    first.get_by_label("number input for Background power").press("Enter")
+    first.locator(".kit-panel button.label-wrap:visible", has_text="Settings").click()
+    first.get_by_label("number input for Background power").locator("visible=true").fill("6")
+    first.get_by_label("number input for Background power").locator("visible=true").press("Enter")
     first.wait_for_function("old => ![...document.querySelectorAll('.kit-strip img')].some(image => image.src === old)", arg=before)
     refined(first)
     assert mask(first) not in (before, theirs)  # the first scene with the new setting
     assert mask(second) == theirs
-    second.locator(".kit-panel button.label-wrap", has_text="Map").click()
-    assert second.get_by_label("number input for Background power").input_value() == "1"
+    second.locator(".kit-panel button.label-wrap:visible", has_text="Settings").click()
+    assert second.get_by_label("number input for Background power").locator("visible=true").input_value() == "1"
     nothing_is_wrong(first, server)
     nothing_is_wrong(second, server)
 
@@ -300,5 +301,7 @@ def test_it_fits_on_a_phone(browser, server):
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.get_by_role("tab", name="Explore").click()
     page.get_by_label("CLIP + SAM (FMA-WSSS)").check()
+    page.locator(".kit-many").wait_for(timeout=30_000)
+    page.get_by_role("tab", name="Masks").click()
     page.locator(".kit-regions path").first.wait_for(timeout=30_000)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390

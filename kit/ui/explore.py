@@ -150,17 +150,17 @@ class Explore:
         with gr.Tabs():
             with gr.Tab("Each class"):
                 self.heats = gr.HTML()
+            with gr.Tab("Masks", visible=self._votes(first)) as self.masks_tab:
+                with gr.Row():
+                    self.level = gr.Radio([(name, index) for index, name in enumerate(LEVELS)], value=2, label="Level of the masks")
+                    self.voted = gr.Dropdown(**voted, label="Votes of")
+                self.regions = gr.HTML()
             with gr.Tab("Compare two stages"):
                 with gr.Row():
                     self.left, self.right = gr.Dropdown(**left, label="Left"), gr.Dropdown(**right, label="Right")
                 self.slider = gr.ImageSlider(label="Drag the line", format="png", max_height=480, interactive=False)
             with gr.Tab("Legend"):
                 self.legend = gr.AnnotatedImage(label="Point at a name to see only its pixels", format="png", height=460)
-            with gr.Tab("Masks", visible=self._votes(first)) as self.masks_tab:
-                with gr.Row():
-                    self.level = gr.Radio([(name, index) for index, name in enumerate(LEVELS)], value=2, label="Level of the masks")
-                    self.voted = gr.Dropdown(**voted, label="Votes of")
-                self.regions = gr.HTML()
             with gr.Tab("Ask a patch"):
                 gr.Markdown("Click into the picture: where does this patch attend, and which words is it nearest to?")
                 with gr.Row():

@@ -9,7 +9,7 @@ import argparse
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from kit import refine  # noqa: E402
 from kit.encode import Clip  # noqa: E402
-from kit.methods.clip_es import RANGES, ClipEs  # noqa: E402
+from kit.methods import METHODS  # noqa: E402
 from kit.show import COLOUR_MAPS  # noqa: E402
 from kit.ui.explore import Explore  # noqa: E402
 from kit.ui.session import Studio  # noqa: E402
@@ -37,12 +37,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=200, help="moves of a slider (default 200)")
     parser.add_argument("--threads", type=int, default=2, help="threads PyTorch may use on the CPU (default 2)")
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, mps")
+    parser.add_argument("--method", default=next(iter(METHODS)), choices=METHODS, help="default %(default)s")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
 
     with gr.Blocks() as demo:
         page = Explore(Studio(Clip.load("tiny", device=options.device)), demo)
-    hand = Hand(page, np.random.default_rng(0))
+    hand = Hand(page, options.method, np.random.default_rng(0))
     height, width = page.studio.sample(VISITOR.session_hash, hand.key).image.shape[:2]
     print(f"Explore, tiny CLIP, drawn scene of {height} x {width} pixels with {', '.join(hand.names)}")
     print(f"{options.device}, {options.threads} threads")
@@ -71,7 +72,7 @@ def main() -> None:
         dropped.append(hand.refine_until_next_move())
     iterations, late = zip(*dropped, strict=True)
     report("dense CRF that follows", followed, yardstick)
-    ran = f"{np.median(iterations):.0f} of {hand.values['iterations']} iterations run (median)"
+    ran = f"{np.median(iterations):.0f} of {hand.values.get((options.method, 'iterations'), 1)} iterations run (median)"
     print(f"the next move comes {1000 * PAUSE:.0f} ms after the CRF began: {ran}")
     report("from that move to the CRF's end", late, yardstick)
 
@@ -79,48 +80,48 @@ def main() -> None:
 class Hand:
     """A visitor's hand on the page: what the controls say, and moves of one of them at a time."""
 
-    def __init__(self, page: Explore, rng: np.random.Generator):
-        self.page, self.rng = page, rng
+    def __init__(self, page: Explore, method: str, rng: np.random.Generator):
+        self.page, self.method, self.rng = page, method, rng
         self.key, self.names, *_ = page.open_first(VISITOR)
         self.values = {name: control.value for name, control in page.controls.items()}
-        self.values |= {"classes": list(self.names), "words": [], "shown": self.names[0], "refiner": "crf"}
+        self.values |= {"classes": list(self.names), "words": [], "shown": self.names[0]}
 
     def encode(self) -> None:
         studio = self.page.studio
-        ClipEs(studio.clip, studio.preset).encode(studio.sample(VISITOR.session_hash, self.key).image)
+        studio.start(self.method).encode(studio.sample(VISITOR.session_hash, self.key).image)
 
     def redraw(self) -> None:
-        self.page.redraw(VISITOR, self.key, {}, *self.values.values())
+        list(self.page.redraw(VISITOR, self.key, {}, self.method, *self.values.values()))
 
     def move(self) -> None:
         """Turn one knob that redraws live to a random place within its range."""
-        knobs = self.knobs()
-        name = self.rng.choice(list(knobs))
-        self.values[name] = knobs[name]
+        knobs = [(name, control) for name, control in self.page.controls.items() if self.is_live(name, control)]
+        name, control = knobs[self.rng.integers(len(knobs))]
+        if isinstance(control, gr.Slider):
+            value = float(self.rng.uniform(control.minimum, control.maximum))
+            self.values[name] = round(value) if control.step == 1 else value
+        elif isinstance(control, gr.Checkbox):
+            self.values[name] = not self.values[name]
+        else:
+            self.values[name] = str(self.rng.choice(list(COLOUR_MAPS)))
         self.redraw()
+
+    def is_live(self, name: str | tuple[str, str], control: gr.components.Component) -> bool:
+        """Sliders and boxes of the method, but not the size that the encoder sees."""
+        own = isinstance(name, tuple) and name[0] == self.method and name[1] != "side_limit"
+        return name in ("opacity", "colour_map") or (own and isinstance(control, gr.Slider | gr.Checkbox))
 
     def question(self) -> None:
-        """Ask something new, so that the refiner has to start again."""
-        self.values["background_power"] = float(self.rng.uniform(*RANGES["background_power"]))
+        """Ask something new, so that what follows has to start again."""
+        self.values[self.method, "background_power"] = float(self.rng.uniform(0.1, 20))
         self.redraw()
-
-    def knobs(self) -> Mapping[str, object]:
-        def within(name: str) -> float:
-            return float(self.rng.uniform(*RANGES[name]))
-
-        count = self.page.clip.layer_count
-        layers = sorted(self.rng.choice(count, self.rng.integers(1, count + 1), replace=False).tolist())
-        return {
-            "affinity": not self.values["affinity"], "layers": layers, "power": int(self.rng.integers(1, 9)),
-            "box_threshold": within("box_threshold"), "background_power": within("background_power"), "confidence": within("confidence"),
-            "bilateral_xy": within("bilateral_xy"), "opacity": float(self.rng.uniform()),
-            "colour_map": str(self.rng.choice(list(COLOUR_MAPS))),
-        }  # fmt: skip
 
     def refine(self) -> int:
         """The refiner after a move, to its end or until it is dropped -> how many iterations ran."""
-        steps = sum(1 for _ in self.page.refine(VISITOR, "CAM", "Pseudo mask"))
-        return min(steps, self.values["iterations"])  # a step before the first, and one for the page when it has finished
+        steps = sum(1 for _ in self.page.refine(VISITOR, self.key, "cam", "Pseudo mask"))
+        return min(
+            steps, self.values.get((self.method, "iterations"), 1)
+        )  # a step before the first, and one for the page when it has finished
 
     def refine_until_next_move(self) -> tuple[int, float]:
         """The refiner, dropped by a move in another thread -> iterations run, seconds from the move to the end."""
