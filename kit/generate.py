@@ -2,7 +2,6 @@
 
 import io
 import os
-import pickle
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from kit import mask, refine
+from kit.batches import can_be_sent, layers_of
 from kit.data import DataError, DataSet, Entry, Sample
 from kit.encode import Tokens
 from kit.images import save_image, save_mask
@@ -159,7 +159,7 @@ def planned(pipeline: Pipeline, data: DataSet, *, batch: int = 16, skip_bad: boo
     pictures' sizes, the settings and `batch`.   Raises DataError, ImageError or ClipError for a picture that cannot be used, unless
     `skip_bad`.
     """
-    layers, side = len(_layers(pipeline) or range(pipeline.clip.layer_count)), pipeline.settings.side
+    layers, side = len(layers_of([pipeline]) or range(pipeline.clip.layer_count)), pipeline.settings.side
 
     def grid_and_pixels(entry: Entry) -> tuple[tuple[int, int], int] | str:
         try:
@@ -292,7 +292,7 @@ class _Work:
             return step
 
         try:
-            with workers_pool(workers) as pool, closing(self._made(batches, _can_be_sent(self.pipeline))) as everything:
+            with workers_pool(workers) as pool, closing(self._made(batches, can_be_sent(self.pipeline))) as everything:
                 while True:
                     with lock:
                         made = next(everything, None)
@@ -318,7 +318,9 @@ class _Work:
                 tokens = None
                 if missing.keys() & set(asked):  # all of the batch, for a picture's mask must not depend on what is there already
                     clock = time.perf_counter()
-                    tokens = self.pipeline.clip.encode(torch.stack([read[index].pixels for index in asked]), layers=_layers(self.pipeline))
+                    tokens = self.pipeline.clip.encode(
+                        torch.stack([read[index].pixels for index in asked]), layers=layers_of([self.pipeline])
+                    )
                     share = (time.perf_counter() - clock) / len(asked)
                     if not asked_alone:
                         ask_each(self.pipeline, self.data.classes, read[asked[0]].sample.image, tokens.image(0))
@@ -427,20 +429,6 @@ def _written(job: _MaskJob) -> Step:
     if MASKS in job.files:
         save_mask(job.files[MASKS], numbers[sure])
     return replace(job.step, spent={**seconds, "write": time.perf_counter() - clock})
-
-
-def _layers(pipeline: Pipeline) -> list[int] | None:
-    """The blocks whose attention is kept; all of them where the method has no setting that says which."""
-    return pipeline.layers or None
-
-
-def _can_be_sent(pipeline: Pipeline) -> bool:
-    """Whether another process can be handed what is left of a picture: functions written on the spot cannot."""
-    try:
-        pickle.dumps((pipeline.left, pipeline.settings))
-    except (pickle.PicklingError, AttributeError, TypeError):
-        return False
-    return any(stage.is_shown and stage not in pipeline.left for stage in pipeline.stages)
 
 
 def _as_future(step: Step) -> Future[Step]:

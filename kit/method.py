@@ -361,10 +361,14 @@ class Pipeline:
             with lock or nullcontext():
                 tokens = self.encode(sample.image)
             seconds["encode"] = time.perf_counter() - clock
-        driver = Driver(self.method.stages, self.scene(sample, tokens, kept), kept=kept, lock=lock, seconds=seconds)
+        driver = self.driver(sample, tokens, kept=kept, lock=lock, seconds=seconds)
         for stage in driver.steps(worker=worker):
             if stage.is_shown:
                 yield driver.result(self, sample.image.shape[:2])
+
+    def driver(self, sample: Sample, tokens: Tokens | None, *, kept: "Kept | None" = None, **options: Any) -> "Driver":
+        """The low level of `steps`, stage by stage."""
+        return Driver(self.method.stages, self.scene(sample, tokens, kept), kept=kept, **options)
 
     def encode(self, image: np.ndarray) -> Tokens:
         """The image side, once: everything else can be repeated from it.
@@ -609,6 +613,8 @@ class Driver:
         self.notes: dict[str, tuple[str, ...]] = {}
         self.read: set[str] = set()  # dotted names of the settings that the stages looked at
         self.ran: list[Stage] = []
+        self._reads: dict[str, Mapping[tuple[str, ...], Any]] = {}  # by stage
+        self._skipped: set[str] = set()  # dotted names of the settings because of which stages did not run
 
     def steps(self, *, worker: bool = True) -> Iterator[Stage]:
         """Each stage once its output is there, an iterating one after each iteration; worker: with those another process could do."""
@@ -617,7 +623,8 @@ class Driver:
                 continue
             when: dict = {}
             if not stage.runs(_Heard(self.scene, (), when)):
-                self._note_settings(when)
+                self._skipped |= _setting_names(when)
+                self.read |= self._skipped
                 continue
             self.ran.append(stage)
             for _ in self._outputs_of(stage, when):
@@ -660,11 +667,10 @@ class Driver:
             entry = _Entry(read, self.outputs[stage.name], notes)
             if self.kept is not None:
                 self.kept.put(stage, entry)
-            self.notes[stage.name] = notes
-            self._note_settings(entry.read)
+            self._note(stage, entry)
             return
-        self.outputs[stage.name], self.notes[stage.name] = entry.output, entry.notes
-        self._note_settings(entry.read)
+        self.outputs[stage.name] = entry.output
+        self._note(stage, entry)
         yield
 
     def _timed(self, stage: Stage, scene: Any, done: Done) -> Iterator[Any]:
@@ -693,11 +699,39 @@ class Driver:
         make = functools.partial(scores_with_background, maps, count, power)
         self.outputs["scores"] = make() if self.kept is None else self.kept.once(("scores", id(maps), power), maps, make)
 
-    def _note_settings(self, read: Mapping[tuple[str, ...], Any]) -> None:
-        for path, value in read.items():
-            if path[0] == "settings":
-                name = ".".join(path[1:])
-                self.read |= {f"{name}.{inner}".lstrip(".") for inner in value.described()} if isinstance(value, Group) else {name}
+    def _note(self, stage: Stage, entry: _Entry) -> None:
+        read, before = dict(entry.read), [shown for shown in self.ran if shown.is_shown and shown is not stage]
+        if ("done", "scores") in read and before:
+            read |= {("done", before[-1].name): None} | self._power_of(before[-1])
+        self._reads[stage.name], self.notes[stage.name] = read, entry.notes
+        self.read |= _setting_names(read)
+
+    def _power_of(self, stage: Stage) -> dict[tuple[str, ...], Any]:
+        """That scores of this stage need a background, if they do."""
+        return {("settings", "background_power"): None} if len(self._maps_of(stage)) == len(self.scene.names) else {}
+
+    def behind(self, name: str) -> set[str]:
+        """The dotted names of those settings that the labels of a stage depend on, through earlier stages too."""
+        waiting, seen = [name], set()
+        shown = next((stage for stage in self.ran if stage.name == name and stage.is_shown), None)
+        found = self._skipped | _setting_names(self._power_of(shown) if shown else {})
+        while waiting:
+            stage = waiting.pop()
+            read = self._reads.get(stage, {}) if stage not in seen else {}
+            seen.add(stage)
+            found |= _setting_names(read)
+            waiting += [path[1] for path in read if path[0] == "done"]
+        return found
+
+
+def _setting_names(read: Mapping[tuple[str, ...], Any]) -> set[str]:
+    """The dotted names of the settings among what was read."""
+    found: set[str] = set()
+    for path, value in read.items():
+        if path[0] == "settings":
+            name = ".".join(path[1:])
+            found |= {f"{name}.{inner}".lstrip(".") for inner in value.described()} if isinstance(value, Group) else {name}
+    return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics.classification import MulticlassConfusionMatrix
+from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 NOT_JUDGED = 255  # VOC's label for pixels that count neither for nor against anybody
 
@@ -28,12 +28,12 @@ class Confusion:
             got = f"{len(names)}: {', '.join(map(str, names))}"
             raise ValueError(f"expected 2 to {NOT_JUDGED} different names, background first, got {got}")
         self.names = names
-        self._counts = MulticlassConfusionMatrix(len(names), ignore_index=NOT_JUDGED, validate_args=False)
+        self._counts = torch.zeros(len(names), len(names), dtype=torch.int64)
 
     @property
     def matrix(self) -> Tensor:
         """The table itself: int64 (C, C), truth in rows, labels in columns, in pixels."""
-        return self._counts.confmat.clone()
+        return self._counts.clone()
 
     def add(self, truth: Any, labels: Any) -> None:
         """Count the pixels of one picture or of a batch.
@@ -49,7 +49,9 @@ class Confusion:
         last = len(self.names) - 1
         _check_range(labels, last, "labels", "mark unsure pixels after scoring, not before")
         _check_range(torch.where(truth == NOT_JUDGED, 0, truth), last, "truth", f"only {NOT_JUDGED} (not judged) may lie outside")
-        self._counts.update(labels.flatten(), truth.flatten())
+        self._counts = self._counts + multiclass_confusion_matrix(
+            labels.flatten(), truth.flatten(), len(self.names), ignore_index=NOT_JUDGED, validate_args=False
+        )
 
     def iou(self) -> dict[str, float]:
         """Intersection over union of each class, 0..1.
@@ -57,7 +59,7 @@ class Confusion:
         Like VOC's and CLIP-ES's score it is nan for a class that no truth shows, even where labels claim it: such
         pixels already count against the class they were taken from.
         """
-        matrix = self._counts.confmat.double()
+        matrix = self._counts.double()
         hits, shown, claimed = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
         values = torch.where(shown > 0, hits / (shown + claimed - hits), math.nan)
         return dict(zip(self.names, values.tolist(), strict=True))
@@ -73,8 +75,7 @@ class Confusion:
         if other.names != self.names:
             raise ValueError(f"expected names {', '.join(self.names)}, got {', '.join(other.names)}; score both with the same names")
         total = Confusion(self.names)
-        for part in (self, other):
-            total._counts.merge_state(part._counts)
+        total._counts = self._counts + other._counts
         return total
 
 
