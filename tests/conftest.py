@@ -54,7 +54,7 @@ def own():
 
 
 @pytest.fixture(scope="session")
-def golden():
+def official_arrays():
     """Arrays that the papers' own code has made, by the name of their file; $KIT_GOLDEN_DIR may name a folder with other sets."""
     import numpy as np
 
@@ -131,7 +131,7 @@ def server(random_prompts, own):
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium():
     """The system's browser without a window."""
     playwright = pytest.importorskip("playwright.sync_api", reason="the browser test needs playwright")

@@ -1,4 +1,4 @@
-"""The loop of everything learnable, on a line through points whose slope is known."""
+"""The loop of everything learnable, on a line through points whose slope is known, and then on a method of one's own."""
 
 import os
 import subprocess
@@ -9,7 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from kit.fit import FitError, Schedule, batch_of_step, fit
+from kit.data import toy_data
+from kit.fit import FitError, Schedule, batch_of_step, descend, fit, fit_steps
+from kit.methods import METHODS
+from kit.settings import SettingsError
 
 
 class Line:
@@ -36,7 +39,7 @@ SCHEDULE = Schedule(60, 0.3, warm_up=5, warm_rate=1e-3)
 
 def learned(task=None, schedule=SCHEDULE, **options):
     task = task or Line()
-    steps = list(fit(task, schedule, **{"batch": 8, **options}))
+    steps = list(descend(task, schedule, **{"batch": 8, **options}))
     return task.slope.detach().clone(), steps, task
 
 
@@ -80,10 +83,10 @@ def test_parts_add_up_to_the_mean_of_the_batch():
 
 
 @pytest.mark.parametrize("left_at", [1, 23])
-def test_a_run_that_was_left_goes_on_the_same_course(tmp_path, left_at):
+def test_a_run_that_was_left_goes_on_the_same_way(tmp_path, left_at):
     file = tmp_path / "way.pt"
     task = Line()
-    steps = fit(task, SCHEDULE, batch=8, checkpoint=file, about={"a": 1})
+    steps = descend(task, SCHEDULE, batch=8, checkpoint=file, about={"a": 1})
     for _ in range(left_at):
         next(steps)
     steps.close()
@@ -94,13 +97,13 @@ def test_a_run_that_was_left_goes_on_the_same_course(tmp_path, left_at):
     assert torch.equal(learned(Line(start=77.0), checkpoint=file, about={"a": 1})[0], again)  # nothing is left to do, and nothing is lost
 
 
-def test_a_killed_run_goes_on_the_same_course(tmp_path):
+def test_a_killed_run_goes_on_the_same_way(tmp_path):
     script = textwrap.dedent("""
         import os, sys
         from tests.test_fit import Line, SCHEDULE
         import kit.fit
         kit.fit.SAVE_EVERY = 0.0
-        for step in kit.fit.fit(Line(), SCHEDULE, batch=8, checkpoint=sys.argv[1]):
+        for step in kit.fit.descend(Line(), SCHEDULE, batch=8, checkpoint=sys.argv[1]):
             if step.step == 31:
                 os.kill(os.getpid(), 9)
     """)
@@ -113,15 +116,15 @@ def test_a_killed_run_goes_on_the_same_course(tmp_path):
 
 def test_a_checkpoint_of_something_else_is_refused(tmp_path):
     file = tmp_path / "way.pt"
-    steps = fit(Line(), SCHEDULE, batch=8, checkpoint=file)
+    steps = descend(Line(), SCHEDULE, batch=8, checkpoint=file)
     next(steps)
     steps.close()
     for options in ({"batch": 4}, {"seed": 1}, {"about": {"a": 1}}):
         with pytest.raises(FitError, match="other settings"):
-            next(fit(Line(), SCHEDULE, **{"batch": 8, "checkpoint": file, **options}))
+            next(descend(Line(), SCHEDULE, **{"batch": 8, "checkpoint": file, **options}))
     file.write_bytes(b"nothing of ours")
     with pytest.raises(FitError, match="no checkpoint of the kit's"):
-        next(fit(Line(), SCHEDULE, batch=8, checkpoint=file))
+        next(descend(Line(), SCHEDULE, batch=8, checkpoint=file))
 
 
 def test_a_loss_that_explodes_stops_with_a_sentence():
@@ -138,7 +141,7 @@ def test_pictures_that_teach_nothing_leave_everything_as_it_is():
     assert len(steps) == 60 and steps[10].loss == 0
     assert torch.equal(slope, learned(Silent(), schedule=SCHEDULE)[0])
     reached = Line()
-    for step in fit(reached, SCHEDULE, batch=8):
+    for step in descend(reached, SCHEDULE, batch=8):
         if step.step == 3:
             break
     assert torch.equal(slope, reached.slope.detach())
@@ -162,11 +165,11 @@ def test_two_processes_learn_what_one_learns_with_two_parts(tmp_path):
         textwrap.dedent("""
         import os, sys, torch
         from tests.test_fit import Line, SCHEDULE
-        from kit.fit import fit
+        from kit.fit import descend
         torch.distributed.init_process_group("gloo")
         rank = torch.distributed.get_rank()
         task = Line()
-        steps = list(fit(task, SCHEDULE, batch=8, parts=2, rank=rank, world=2))
+        steps = list(descend(task, SCHEDULE, batch=8, parts=2, rank=rank, world=2))
         torch.save((task.slope.detach(), [step.loss for step in steps]), f"{sys.argv[1]}/{rank}.pt")
         torch.distributed.destroy_process_group()
         """)
@@ -178,3 +181,74 @@ def test_two_processes_learn_what_one_learns_with_two_parts(tmp_path):
         slope, losses = torch.load(tmp_path / f"{rank}.pt")
         assert torch.allclose(slope, alone, atol=1e-6)
         assert losses == pytest.approx([step.loss for step in steps], rel=1e-5)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return toy_data("train", 8, size=64)
+
+
+@pytest.fixture(scope="module")
+def pipeline(own, clip):
+    return own(clip, side=64)
+
+
+def test_fit_runs_to_its_end_and_gives_the_method_that_has_learned(pipeline, data, tmp_path):
+    better = fit(pipeline, data, tmp_path / "texts.safetensors", steps=6, losses={"contrastive": 2.0}, progress=False)
+    learning = better.settings.learning
+    assert (learning.steps, learning.losses, better.learned.classes) == (6, {"contrastive": 2.0}, data.classes)
+    assert pipeline.learned is None and list(tmp_path.iterdir()) == [tmp_path / "texts.safetensors"]
+    loaded = pipeline.method(pipeline.clip, learned=tmp_path / "texts.safetensors")
+    assert loaded.settings == better.settings and loaded.learned.fingerprint == better.learned.fingerprint
+    about = loaded.learned.about
+    assert (about["method"], about["data"], about["split"], about["images"], about["tasks"]) == ("otsu", "toy", "train", 8, ["texts"])
+    assert about["code"] == pipeline.code and "learned from 8 images of split train of toy" in loaded.learned.told()
+    sample = next(data.samples())
+    assert not torch.equal(loaded.segment(sample).stages["cam"], pipeline.segment(sample).stages["cam"])
+
+
+def test_its_steps_can_be_had_and_so_far_answers_on_the_way(pipeline, data):
+    learning, seen = fit_steps(pipeline, data, steps=5), []
+    for step in learning:
+        so_far = learning.so_far()
+        seen.append((step.task, step.step, step.steps, None if so_far.learned is None else so_far.learned.fingerprint))
+    assert seen[0] == ("encoding", 8, 8, None) and [entry[:3] for entry in seen[1:]] == [("texts", step, 5) for step in range(1, 6)]
+    assert len({fingerprint for *_, fingerprint in seen[1:]}) == 5 and learning.so_far().learned.fingerprint == seen[-1][-1]
+
+
+def test_steps_and_rate_keep_the_shape_of_the_schedule(own, clip, data):
+    pipeline = own(clip, learning__steps=50, learning__warm_up=20, learning__horizon=90)
+    shorter = fit_steps(pipeline, data, steps=10, rate=0.5).pipeline.settings.learning
+    assert (shorter.steps, shorter.warm_up, shorter.horizon, shorter.rate) == (10, 1, None, 0.5)
+    coarse = METHODS["fma-wsss"](clip)
+    both = fit_steps(coarse, data, rate=0.02).pipeline.settings
+    assert both.coarse.rate == 0.02 and both.fine.rate / coarse.settings.fine.rate == pytest.approx(0.02 / coarse.settings.coarse.rate)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"lessons": "words"}, FitError, "expected lessons out of texts, in this order, got words"),
+        ({"lessons": ()}, FitError, "got none"),
+        ({"losses": {"contrast": 2}}, FitError, "no loss contrast here, only contrastive; did you mean contrastive"),
+        ({"world": 2}, FitError, "expected a path"),
+        ({"steps": 0}, SettingsError, "expected steps to be a whole number from 1 to 1,000,000, got 0"),
+        ({"learning__rat": 1}, SettingsError, "unknown setting learning.rat: did you mean rate"),
+    ],
+)
+def test_what_cannot_be_learned_is_refused(pipeline, data, options, error, message):
+    with pytest.raises(error, match=message):
+        fit_steps(pipeline, data, **options)
+
+
+def test_a_method_without_lessons_and_data_without_pictures_are_refused(pipeline, clip, data_of):
+    with pytest.raises(FitError, match="clip-es learns nothing"):
+        fit_steps(METHODS["clip-es"](clip), data_of([]))
+    with pytest.raises(FitError, match="expected pictures to learn from"):
+        fit_steps(pipeline, data_of([]))
+
+
+def test_a_folder_that_cannot_be_made_is_told(pipeline, data, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(FitError, match="cannot be made"):
+        next(iter(fit_steps(pipeline, data, tmp_path / "file" / "texts.safetensors")))

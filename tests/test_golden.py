@@ -7,8 +7,6 @@ the whole chain is checked end to end as well. What is small by nature (raw maps
 """
 
 import dataclasses
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +17,6 @@ from kit.encode import Clip, build_small_clip
 from kit.prompt import PromptContext, filled, sharpness
 from kit.words import VOC_PROMPTS
 
-FOLDER = Path(os.environ.get("KIT_GOLDEN_DIR", Path(__file__).parent / "golden"))
 SMALL_CLIP = {
     "embed_dim": 64, "quick_gelu": True, "vision_cfg": {"image_size": 64, "layers": 9, "width": 128, "head_width": 64, "patch_size": 16},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 1, "layers": 2},
@@ -40,15 +37,8 @@ def near(got, expected, *, tolerance=1e-4):
     assert worst <= tolerance, f"differs by {worst:.2e} of the largest value"
 
 
-def official_arrays(name):
-    path = FOLDER / name
-    if not path.is_file():
-        pytest.skip(f"no {path.name} in {FOLDER}")
-    return np.load(path, allow_pickle=False)
-
-
 @pytest.fixture(scope="module")
-def golden():
+def golden(official_arrays):
     return official_arrays("clip_es.npz")
 
 
@@ -145,14 +135,12 @@ def test_clip_es_golden_numbers_can_fail(golden, official, text):
     assert np.abs(wrong.numpy() - golden["cam"]).max() > 0.1
 
 
-# FMA-WSSS: the same weights
-
 FMA_NAMES = [*(VOC_PROMPTS[name] for name in ("aeroplane", "bird", "person", "tvmonitor")), "sky", "ground", ""]
 CONTEXTS = {"shared_end": {"position": "end"}, "perclass_front": {"position": "front", "per_class": True}}
 
 
 @pytest.fixture(scope="module")
-def fma():
+def fma(official_arrays):
     return official_arrays("fma_wsss.npz")
 
 

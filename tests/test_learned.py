@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kit.learned import LearnedError, check_belongs, load_learned, save_learned
+from kit.learned import Learned, LearnedError, check_belongs, load_learned, save_learned
 
 ABOUT = {"method": "some", "clip": "abc", "classes": ["cat", "dog"], "settings": {"rate": 0.1}}
 
@@ -49,3 +49,20 @@ def test_a_mismatch_names_both_sides():
     check_belongs("f", named, clip_name="other", clip="abc")
     with pytest.raises(LearnedError, match=r"learned with tiny \(abc…\), here it is ViT-B-32:random \(1d37…\); take"):
         check_belongs("f", named, clip_name="ViT-B-32:random", clip="1d37c8")
+
+
+def test_what_was_learned_has_a_fingerprint_and_parts(tmp_path):
+    learned = Learned({"context": torch.ones(2), "more": torch.zeros(3)}, ABOUT)
+    learned.save(tmp_path / "a.safetensors")
+    loaded = Learned.load(tmp_path / "a.safetensors", method="some")
+    assert loaded.fingerprint == learned.fingerprint and loaded.classes == ("cat", "dog") and loaded.nbytes == 20
+    assert list(loaded.only("more").tensors) == ["more"] and loaded.only("more").fingerprint != loaded.fingerprint
+    assert Learned({**learned.tensors, "more": torch.ones(3)}, ABOUT).fingerprint != learned.fingerprint
+    assert learned.fingerprint in learned.told()
+    with pytest.raises(LearnedError, match="learned with method some, here it is other"):
+        Learned.load(tmp_path / "a.safetensors", method="other")
+
+
+def test_what_is_made_of_it_is_made_once():
+    learned, made = Learned({"context": torch.ones(2)}, ABOUT), []
+    assert [learned.once("texts", lambda: made.append(1) or "texts") for _ in range(2)] == ["texts"] * 2 and made == [1]

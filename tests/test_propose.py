@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +16,6 @@ from kit.vote import oracle_vote
 from kit.weights import WeightsError
 from kit.words import VOC_CLASSES
 
-GOLDEN = Path(os.environ.get("KIT_GOLDEN_DIR", Path(__file__).parent / "golden"))
 SIDE = 128  # of the small SAM's input
 EVERYTHING = SamSettings(
     points_per_side=8, crop_layers=0, iou=0.5, iou_offsets=(0, 0, 0), stability=0.7, box_overlap=1, level_bonus=(0, 0, 0),
@@ -202,11 +200,8 @@ def test_rock_sand_water_keeps_parts_that_no_single_mask_covers():
     assert rock_sand_water(masks[:0], levels[:0]).tolist() == []
 
 
-def test_fma_rock_sand_water_is_the_official_one():
-    path = GOLDEN / "fma_wsss.npz"
-    if not path.is_file():
-        pytest.skip(f"no {path.name} in {GOLDEN}")
-    golden = np.load(path, allow_pickle=False)
+def test_fma_rock_sand_water_is_the_official_one(official_arrays):
+    golden = official_arrays("fma_wsss.npz")
     kept = rock_sand_water(torch.from_numpy(golden["fill/masks"]), torch.from_numpy(golden["fill/levels"]))
     assert kept.tolist() == golden["fill/kept"].tolist()
 

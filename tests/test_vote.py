@@ -1,8 +1,5 @@
 """The vote of masks, on masks whose answer is known and against the official code."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -11,7 +8,6 @@ from kit.mask import IGNORE
 from kit.propose import Proposals
 from kit.vote import NO_MASK, mask_vote, mean_in_masks, oracle_vote, stretched
 
-GOLDEN = Path(os.environ.get("KIT_GOLDEN_DIR", Path(__file__).parent / "golden"))
 SIZE = (4, 6)
 LEFT, RIGHT = torch.zeros(SIZE, dtype=torch.bool), torch.zeros(SIZE, dtype=torch.bool)
 LEFT[:, :2] = True
@@ -32,11 +28,8 @@ def heat(*values):
 
 
 @pytest.fixture(scope="module")
-def golden():
-    path = GOLDEN / "fma_wsss.npz"
-    if not path.is_file():
-        pytest.skip(f"no {path.name} in {GOLDEN}")
-    return np.load(path, allow_pickle=False)
+def golden(official_arrays):
+    return official_arrays("fma_wsss.npz")
 
 
 @pytest.mark.parametrize("power", [0.6, 1.0])
