@@ -59,9 +59,9 @@ class StageScore:
 class Measured:
     """One method's scores, or those of masks from elsewhere.
 
-    stages in the table's order, each with its title, baselines before and controls behind the method's own; roles: stage -> baseline, control
-    or oracle, for what is not the method's own; images: (id, stage) -> mIoU of that image over the classes it shows; about: what else stands
-    in the JSON; remarks: the sentences under the table.
+    stages in the table's order, each with its title, baselines before and controls behind the method's own; roles: stage -> baseline,
+    control or oracle, for what is not the method's own; images: (id, stage) -> mIoU of that image over the classes it shows; about: what
+    else stands in the JSON; remarks: the sentences under the table.
     """
 
     titles: dict[str, str]
@@ -79,8 +79,8 @@ class Measured:
 class Evaluation:
     """What label maps reached on a data set, and all that is needed to read the numbers rightly: a table that prints itself.
 
-    classes: background first; labels_from: where the image-level labels come from; methods: name -> Measured; refused: (id, reason) of every
-    picture left out.
+    classes: background first; labels_from: where the image-level labels come from; methods: name -> Measured; refused: (id, reason) of
+    every picture left out.
     """
 
     data: str
@@ -255,11 +255,11 @@ def named(pipelines: Sequence[Pipeline]) -> dict[str, Pipeline]:
 class _Asked:
     """One method on its way through the data set."""
 
-    def __init__(
-        self, name: str, pipeline: Pipeline, tally: "Tally", comparisons: Mapping[str, Comparison], oracle: bool, *, sent: bool
-    ):  # fmt: skip
-        self.name, self.pipeline, self.tally, self.comparisons = name, pipeline, tally, comparisons
-        self.oracle, self.sent = oracle, sent
+    def __init__(self, name: str, pipeline: Pipeline, tally: "Tally", beside: Sequence[str], *, sent: bool):
+        """beside: the classes for what it is compared with, empty for no comparison; sent: whether another process does the rest."""
+        self.name, self.pipeline, self.tally, self.sent = name, pipeline, tally, sent
+        self.comparisons: dict[str, Comparison] = pipeline.compared(beside) if beside else {}
+        self.has_oracle = bool(beside)
         self.seconds: dict[str, float] = {"encode": 0.0}
         self.sources: set[str] = set()
 
@@ -274,7 +274,7 @@ class _Asked:
             self._add(name, sample, other.labels.cpu().numpy())
         if result.proposals is not None:
             self.sources.add(result.proposals.source)
-            if self.oracle:
+            if self.has_oracle:
                 size = tuple(result.proposals.masks.shape[1:])
                 best = oracle_vote(resized_labels(sample.truth, size), result.proposals).labels.to(torch.uint8).numpy()
                 ids = resized_labels(best, sample.truth.shape)

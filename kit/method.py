@@ -366,9 +366,12 @@ class Pipeline:
             if stage.is_shown:
                 yield driver.result(self, sample.image.shape[:2])
 
-    def driver(self, sample: Sample, tokens: Tokens | None, *, kept: "Kept | None" = None, **options: Any) -> "Driver":
-        """The low level of `steps`, stage by stage."""
-        return Driver(self.method.stages, self.scene(sample, tokens, kept), kept=kept, **options)
+    def driver(self, sample: Sample, tokens: Tokens, *, until: str | None = None, kept: "Kept | None" = None, **options: Any) -> "Driver":
+        """The low level of `steps`, stage by stage, up to the one called `until`."""
+        stages = self.method.stages
+        if until is not None:
+            stages = stages[: 1 + [stage.name for stage in stages].index(until)]
+        return Driver(stages, self.scene(sample, tokens, kept), kept=kept, **options)
 
     def encode(self, image: np.ndarray) -> Tokens:
         """The image side, once: everything else can be repeated from it.

@@ -17,7 +17,5 @@ def percent(value: float) -> str:
 def aligned(lines: Sequence[Sequence[str]], named: int = 1) -> list[str]:
     """Cells in columns, the first `named` of them words, the others numbers."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) if column < named else cell.rjust(width) for column, (cell, width) in enumerate(zip(line, widths, strict=True))).rstrip()
-        for line in lines
-    ]  # fmt: skip
+    sides = ["<" if column < named else ">" for column in range(len(widths))]
+    return ["  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(line, sides, widths, strict=True)).rstrip() for line in lines]
