@@ -663,11 +663,11 @@ class Driver:
             scene, done = _Heard(self.scene, (), read), _HeardOutputs(self.outputs, read)
             for output in self._timed(stage, scene, done):
                 self.outputs[stage.name] = output
+                self.notes[stage.name] = tuple(stage.notes(scene, _HeardOutputs(self.outputs, {})) if stage.notes else ())
                 yield
             if stage.name not in self.outputs:
                 raise ValueError(f"stage {stage.name} gave nothing: expected an output, or an iterator with at least one")
-            notes = tuple(stage.notes(scene, _HeardOutputs(self.outputs, {})) if stage.notes else ())
-            entry = _Entry(read, self.outputs[stage.name], notes)
+            entry = _Entry(read, self.outputs[stage.name], self.notes[stage.name])
             if self.kept is not None:
                 self.kept.put(stage, entry)
             self._note(stage, entry)
