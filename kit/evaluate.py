@@ -199,9 +199,7 @@ def evaluate(
     check_truth(data, skip_bad=skip_bad)
     tally, refused = Tally(data.classes), list(data.refused)
     asked = [
-        _Asked(
-            name, pipeline, tally, pipeline.compared(data.classes) if control else {}, control, sent=workers > 1 and can_be_sent(pipeline)
-        )
+        _Asked(name, pipeline, tally, data.classes if control else (), sent=workers > 1 and can_be_sent(pipeline))
         for name, pipeline in named([pipelines] if isinstance(pipelines, Pipeline) else pipelines).items()
     ]
     everyone = [each.pipeline for each in asked] + [other.pipeline for each in asked for other in each.comparisons.values()]
@@ -242,8 +240,10 @@ def named(pipelines: Sequence[Pipeline]) -> dict[str, Pipeline]:
     for pipeline in pipelines:
         name = pipeline.name
         if name in found:
-            unlike = pipeline.settings.unlike(found[name].settings)
-            name += f" ({', '.join(f'{own} = {shortened(value)}' for own, value in unlike.items()) or pipeline.prompts_told()})"
+            unlike = [f"{own} = {shortened(value)}" for own, value in pipeline.settings.unlike(found[name].settings).items()]
+            if pipeline.learned is not found[name].learned:
+                unlike.append("hand-crafted prompts" if pipeline.learned is None else f"learned {pipeline.learned.fingerprint}")
+            name += f" ({', '.join(unlike)})" if unlike else ""
         if name in found:
             raise ValueError(f"expected pipelines that differ, got {name} twice")
         found[name] = pipeline

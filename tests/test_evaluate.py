@@ -11,21 +11,15 @@ from PIL import Image
 from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJaccardIndex
 
 from kit.data import DataError, Sample, toy_data, toy_samples
-from kit.encode import Clip
-from kit.evaluate import Evaluation, StageScore, evaluate, evaluate_masks, shifted_words, unlike_the_paper
+from kit.evaluate import Evaluation, Measured, StageScore, evaluate, evaluate_masks
+from kit.fit import fit
 from kit.images import save_mask
-from kit.methods import ClipEs, FmaWsss
-from kit.methods.clip_es import preset
+from kit.methods import METHODS, ClipEs, FmaWsss
 from kit.score import Confusion
 from kit.vote import oracle_vote
 from kit.words import COCO_CLASSES, VOC_CLASSES
 
 NAMES = ("background", *VOC_CLASSES)
-
-
-@pytest.fixture(scope="module")
-def clip():
-    return Clip.load("tiny", device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +35,10 @@ def samples():
 @pytest.fixture(scope="module")
 def evaluation(method, data_of, samples):
     return evaluate(method, data_of(samples), batch=1)
+
+
+def of_first(evaluation):
+    return next(iter(evaluation.methods.values()))
 
 
 def by_hand(samples, label_map):
@@ -64,20 +62,16 @@ def by_hand(samples, label_map):
     ],
 )
 def test_every_stage_equals_a_loop_by_hand(method, samples, evaluation, stage, changes):
-    alone = ClipEs(method.clip, method.settings, **changes)
+    alone = method.changed(**changes)
     assert evaluation.stages[stage].miou == by_hand(samples, lambda sample: alone.segment(sample).labels)
 
 
 def test_control_asks_with_the_next_class_words(method, samples, evaluation):
     def shifted(sample):
         wrong = {name: VOC_CLASSES[(VOC_CLASSES.index(name) + 1) % 20] for name in sample.names}
-        return ClipEs(method.clip, method.settings, synonyms=wrong, affinity=False, refiner="none").segment(sample).labels
+        return method.changed(synonyms=wrong, affinity=False, refiner="none").segment(sample).labels
 
     assert evaluation.stages["control"].miou == by_hand(samples, shifted)
-
-
-def test_shifted_words_go_around_and_take_the_settings_words():
-    assert shifted_words(("cat", "dog", "cow"), {"dog": "dog hound"}) == {"cat": "dog hound", "dog": "cow", "cow": "cat"}
 
 
 def test_the_second_column_counts_only_images_with_two_or_more_classes(method, samples, data_of):
@@ -107,7 +101,7 @@ def test_batches_and_sizes_change_nothing_but_rounding(method, samples, evaluati
 
 
 def test_large_pictures_are_encoded_in_smaller_batches(method, samples, monkeypatch, data_of):
-    monkeypatch.setattr("kit.evaluate.BATCH_ATTENTION", 1)
+    monkeypatch.setattr("kit.batches.BATCH_ATTENTION", 1)
     calls = method.clip.calls
     evaluate(method, data_of(samples[:2]))
     assert method.clip.calls - calls == 2
@@ -118,16 +112,16 @@ def test_pictures_over_the_side_limit_are_scored_in_their_own_size(clip, samples
     result = evaluate(small, data_of(samples[:2]), batch=1)
     for stage in ("refined", "cam"):
         changes = {} if stage == "refined" else {"affinity": False, "refiner": "none"}
-        alone = ClipEs(clip, small.settings, **changes)
+        alone = small.changed(**changes)
         assert result.stages[stage].miou == by_hand(samples[:2], lambda sample, alone=alone: alone.segment(sample).labels)
 
 
 def test_stages_follow_the_settings(method, samples, data_of):
-    bare = evaluate(ClipEs(method.clip, method.settings, affinity=False, refiner="none"), data_of(samples[:1]))
-    assert list(bare.stages) == ["plain", "cam", "control"] and set(bare.about["seconds_per_image"]) == {"encode", "text", "cam"}
-    other = evaluate(ClipEs(method.clip, method.settings, refiner="pixel-adaptive"), data_of(samples[:1]))
+    bare = evaluate(method.changed(affinity=False, refiner="none"), data_of(samples[:1]))
+    assert list(bare.stages) == ["plain", "cam", "control"] and set(of_first(bare).about["seconds_per_image"]) == {"encode", "text", "cam"}
+    other = evaluate(method.changed(refiner="pixel-adaptive"), data_of(samples[:1]))
     assert list(other.stages) == ["plain", "cam", "affinity", "refined", "control"]
-    assert list(other.about["seconds_per_image"]) == ["encode", "text", "cam", "affinity", "refined"]
+    assert list(of_first(other).about["seconds_per_image"]) == ["encode", "text", "cam", "affinity", "refined"]
     assert "+ pixel-adaptive refinement" in other.table()
 
 
@@ -171,12 +165,11 @@ def test_the_dictionary_is_plain_json_without_nan(evaluation):
 
 def test_the_table_is_in_percent_and_says_what_it_is():
     score = StageScore(0.25, {"background": 0.5, "cat": 0.0, "dog": math.nan}, math.nan)
-    result = Evaluation(
-        "voc", "val", "the list", ("background", "cat", "dog"), 7, 0, {"plain": "plain", "cam": "softmax"}, {"plain": score, "cam": score},
-        refused=tuple((f"p{number}", "no such file") for number in range(12)), remarks=("Model tiny.",),
-    )  # fmt: skip
+    measured = Measured({"plain": "plain", "cam": "softmax"}, {"plain": score, "cam": score}, remarks=("Model tiny.",))
+    refused = tuple((f"p{number}", "no such file") for number in range(12))
+    result = Evaluation("voc", "val", "the list", ("background", "cat", "dog"), 7, 0, {"mine": measured}, refused)
     lines = result.table().splitlines()
-    assert lines[1].split()[-2:] == ["25.0", "–"] and lines[2].startswith("softmax ")
+    assert lines[1].split()[-2:] == ["25.0", "–"] and lines[2].startswith("softmax ") and repr(result) == result.table()
     for part in ("Split val of voc: 7 images, 0 with two", "labels: the list", "2 of 3 classes", "Model tiny.", "could not be used: 12"):
         assert part in result.table()
     assert "  p9: no such file" in lines and "p10" not in result.table() and lines[-1] == "  and 2 more"
@@ -184,18 +177,20 @@ def test_the_table_is_in_percent_and_says_what_it_is():
     assert [line.split() for line in result.per_class().splitlines()[1:]] == [
         ["background", "50.0", "50.0"], ["cat", "0.0", "0.0"], ["dog", "–", "–"], ["mean", "25.0", "25.0"],
     ]  # fmt: skip
+    both = dataclasses.replace(result, methods={"mine": measured, "other": measured})
+    assert [line.split() for line in both.table().splitlines()[1:3]] == [["mine:"], lines[1].split()] and "other: Model" in both.table()
+    assert set(both.to_dict()["methods"]) == {"mine", "other"} and "other plain" in both.per_class()
 
 
 def test_what_was_tuned_and_what_is_unlike_the_paper_is_said(method, samples, data_of):
-    data = data_of(samples[:1])
-    quick = ClipEs(method.clip, method.settings, affinity=False, refiner="none")
-    honest, tuned = (evaluate(quick, data, control=False, tuned=tuned) for tuned in (False, True))
-    assert "None of the kit's settings was tuned" in honest.table() and not honest.about["tuned_on_this_split"]
-    assert "chosen by the truth of this split" in tuned.table() and tuned.about["tuned_on_this_split"]
+    quick = method.changed(affinity=False, refiner="none")
+    honest, tuned = (evaluate(quick, data_of(samples[:1], name="toy", split=split), control=False) for split in ("val", "train"))
+    assert "None of the kit's settings was tuned" in honest.table() and not of_first(honest).about["tuned_on_this_split"]
+    assert "chosen by the truth of this split" in tuned.table() and of_first(tuned).about["tuned_on_this_split"]
     assert "background = 22 words" in honest.table() and "model tiny" in honest.table().lower()
-    coco = preset("coco").to_dict()
-    assert unlike_the_paper(ClipEs, coco, COCO_CLASSES) == {}
-    assert set(unlike_the_paper(ClipEs, coco)) == {"background", "synonyms", "box_threshold"}
+    coco = ClipEs(method.clip, world="coco", layers=2)
+    assert set(coco.unlike_the_paper(COCO_CLASSES)) == {"layers"}
+    assert set(coco.unlike_the_paper()) == {"background", "synonyms", "box_threshold", "layers"}
 
 
 def test_without_the_control_nothing_else_changes(method, samples, data_of, evaluation):
@@ -207,7 +202,7 @@ def test_without_the_control_nothing_else_changes(method, samples, data_of, eval
 def test_eighty_classes_can_be_asked_for(method, samples, data_of):
     truth = np.where(samples[0].truth > 0, COCO_CLASSES.index("boat") + 1, 0).astype(np.uint8)
     result = evaluate(
-        ClipEs(method.clip, preset("coco", refiner="none", layers=2)),
+        ClipEs(method.clip, world="coco", refiner="none", layers=2),
         data_of([Sample(samples[0].image, ("boat",), truth)], classes=COCO_CLASSES),
     )
     assert len(result.classes) == 81 and not math.isnan(result.stages["control"].iou["boat"])
@@ -256,58 +251,90 @@ def test_bad_pictures_are_left_out_and_named_only_if_asked(method, samples, data
         evaluate(method, data_of(bad[1:]), skip_bad=True)
 
 
-# a method that learns, and whose masks vote
-
-
 @pytest.fixture(scope="module")
 def learned(clip):
     """FMA-WSSS after a few steps."""
-    few = {"side": 64, "context": 2, "steps": 3, "warm_up": 1, "fine_steps": 3, "fine_warm_up": 1, "regions": (40, 20, 8)}
-    method = FmaWsss(clip, **few)
-    for _ in method.fit(toy_data("train", 8, size=64)):
-        pass
-    return method
+    level = {"steps": 3, "warm_up": 1}
+    method = FmaWsss(clip, learned=None, side=64, context=2, coarse=level, fine=level, regions=(40, 20, 8))
+    return fit(method, toy_data("train", 8, size=64), progress=False)
 
 
-def test_every_stage_of_fma_wsss_equals_a_loop_by_hand(learned, clip, data_of):
+def test_every_stage_of_masks_that_vote_equals_a_loop_by_hand(learned, data_of):
     samples = list(toy_samples("val", 3, size=64))
-    results = [learned.segment(sample) for sample in samples]
+    results = {id(sample): learned.segment(sample) for sample in samples}
     result = evaluate(learned, data_of(samples), batch=1)
-    assert list(result.stages) == ["by hand", *learned.stages, "oracle", "control"]
-    of_sample = {id(sample): each for sample, each in zip(samples, results, strict=True)}
-    for stage in learned.stages:
-        expected = by_hand(samples, lambda sample, stage=stage: learned.scores_of(of_sample[id(sample)], stage).argmax(0))
+    assert list(result.stages) == ["by hand", *learned.titles, "oracle", "control"]
+    for stage in learned.titles:
+        expected = by_hand(samples, lambda sample, stage=stage: results[id(sample)].scores_of(stage).argmax(0))
         assert result.stages[stage].miou == pytest.approx(expected, abs=1e-6), stage
-    words = FmaWsss(clip, learned.settings)
-    assert result.stages["by hand"].miou == by_hand(samples, lambda sample: words.segment(sample).labels)
-    shifted = FmaWsss(clip, learned.settings, learned=learned.learned.shifted())
-    assert result.stages["control"].miou == by_hand(samples, lambda sample: shifted.segment(sample).labels)
+    for name, comparison in learned.compared(VOC_CLASSES).items():
+        assert result.stages[name].miou == by_hand(samples, lambda sample, one=comparison: one.pipeline.segment(sample).labels)
     best = Confusion(NAMES)
-    for sample, each in zip(samples, results, strict=True):
-        best.add(sample.truth, oracle_vote(sample.truth, each.proposals).labels)
+    for sample in samples:
+        best.add(sample.truth, oracle_vote(sample.truth, results[id(sample)].proposals).labels)
     assert result.stages["oracle"].miou == best.miou() > result.stages["fine"].miou
 
 
-def test_what_was_learned_and_who_made_the_masks_is_said(learned, clip, data_of):
+def test_what_was_learned_and_who_made_the_masks_is_said(learned, data_of):
     sample = next(toy_samples("val", 1, size=64))
     result = evaluate(learned, data_of([sample]))
-    for part in ("learned from 8 images of split train of toy", learned.learned.fingerprint, "that vote: superpixels", "knows the truth"):
+    for part in ("learned from 8 images of split train of toy", learned.learned.fingerprint, "that vote: superpixels", "ground truth"):
         assert part in result.table()
     values = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert values["learned"]["images"] == 8 and values["proposals"] == ["superpixels"]
-    assert {"encode", "proposals", *learned.stages} <= set(values["seconds_per_image"])
-    words = evaluate(FmaWsss(clip, learned.settings, affinity=False), data_of([sample]), control=False)
-    assert list(words.stages) == ["cam", "coarse"] and "hand-written: nothing was learned" in words.table() and "learned" not in words.about
+    assert {"encode", "proposals", *learned.titles} <= set(values["seconds_per_image"])
+    words = evaluate(learned.changed(learned=None, coarse__affinity=False), data_of([sample]), control=False)
+    assert list(words.stages) == ["cam", "coarse"] and "hand-crafted: nothing was learned" in words.table()
+    assert "learned" not in of_first(words).about
 
 
-def test_the_oracle_votes_at_the_masks_size(learned, clip, data_of):
+def test_the_oracle_votes_at_the_masks_size(learned, data_of):
     sample = next(toy_samples("val", 1, size=64))
-    small = FmaWsss(clip, learned.settings, side_limit=32)
-    result = evaluate(small, data_of([sample, dataclasses.replace(sample, names=())]))
+    result = evaluate(learned.changed(learned=None, side_limit=32), data_of([sample, dataclasses.replace(sample, names=())]))
     assert result.images == 2 and 0.3 < result.stages["oracle"].miou < 1 and list(result.stages)[-2:] == ["oracle", "control"]
 
 
-# masks that are there already
+def test_methods_beside_each_other_have_the_numbers_they_have_alone(clip, own, samples, data_of):
+    quick = {ClipEs.name: {"iterations": 1}}
+    pipelines = [one(clip, **quick.get(one.name, {})) for one in (*METHODS.values(), own)]
+    calls = clip.calls
+    together = evaluate(pipelines, data_of(samples[:2]), batch=1)
+    assert clip.calls - calls == 2  # once a picture
+    for pipeline in pipelines:
+        alone = evaluate(pipeline, data_of(samples[:2]), batch=1)
+        assert {stage: score.to_dict() for stage, score in together.methods[pipeline.name].stages.items()} == {
+            stage: score.to_dict() for stage, score in alone.stages.items()
+        }
+    assert together.methods[own.name].about["code"].keys() >= {"stage otsu"} and "Code that is not the kit's" in together.table()
+    two = evaluate([pipelines[0], pipelines[0].changed(power=3)], data_of(samples[:1]), control=False)
+    assert list(two.methods) == ["clip-es", "clip-es (power = 3)"]
+    two = evaluate([FmaWsss(clip), FmaWsss(clip, FmaWsss.preset("toy"), learned=None)], data_of(samples[:1]), control=False)
+    assert list(two.methods) == ["fma-wsss", "fma-wsss (hand-crafted prompts)"]
+    for wrong, told in (([], "at least one method"), ([pipelines[0]] * 2, "pipelines that differ")):
+        with pytest.raises(ValueError, match=told):
+            evaluate(wrong, data_of(samples[:1]))
+
+
+def test_frames_hold_the_scores_by_stage_image_and_class(evaluation, method, samples):
+    frame = evaluation.to_frame()
+    assert dict(zip(frame["stage"], frame["miou"], strict=True)) == {stage: score.miou for stage, score in evaluation.stages.items()}
+    assert list(frame["role"]) == ["baseline", "", "", "", "control"] and set(frame["method"]) == {"clip-es"}
+    by_class = evaluation.to_frame(by="class")
+    assert by_class[by_class["stage"] == "cam"]["iou"].mean() == pytest.approx(evaluation.stages["cam"].miou)
+    by_image = evaluation.to_frame(by="image")
+    one = by_image[(by_image["image"] == samples[0].id) & (by_image["stage"] == "refined")]["miou"].item()
+    assert len(by_image) == 4 * 5 and one == by_hand(samples[:1], lambda sample: method.segment(sample).labels)
+    with pytest.raises(ValueError, match="expected by to be stage, image or class"):
+        evaluation.to_frame(by="pixel")
+
+
+def test_processes_change_nothing(evaluation, method, samples, data_of, learned):
+    by_two = evaluate(method, data_of(samples), batch=1, workers=2)
+    assert {stage: score.to_dict() for stage, score in by_two.stages.items()} == {
+        stage: score.to_dict() for stage, score in evaluation.stages.items()
+    }
+    of_its_own = method.changed(refiner=lambda image, scores: scores)  # cannot be sent to another process
+    assert list(evaluate(of_its_own, data_of(samples[:1]), workers=2, control=False).stages) == ["cam", "affinity", "refined"]
 
 
 @pytest.fixture
@@ -350,7 +377,7 @@ def test_masks_agree_with_torchmetrics(drawn_lots):
         assert result.stages[stage].miou_two_or_more == pytest.approx(np.nanmean(of_several), abs=1e-6)
     judged = np.concatenate([truth.flatten() for truth in truths]) != 255
     unsure = np.concatenate([labels.flatten() for labels in masks]) == 255
-    assert result.about["uncertain"] == (judged & unsure).sum() / judged.sum() and result.images_two_or_more == 4
+    assert of_first(result).about["uncertain"] == (judged & unsure).sum() / judged.sum() and result.images_two_or_more == 4
     for part in ("sure pixels only", "uncertain pixels as background", "% of the judged pixels", "no model was run"):
         assert part in result.table()
 
@@ -360,7 +387,7 @@ def test_masks_that_are_sure_have_one_score(drawn_lots):
     for number, truth in enumerate(truths):
         save_mask(folder / f"picture{number}.png", np.where(truth == 255, 4, truth))
     result = evaluate_masks(folder, data)
-    assert result.stages["sure"].miou == 1 and list(result.stages) == ["sure"] and result.about["uncertain"] == 0
+    assert result.stages["sure"].miou == 1 and list(result.stages) == ["sure"] and of_first(result).about["uncertain"] == 0
     assert "uncertain pixels" not in result.table() and json.dumps(result.to_dict(), allow_nan=False)
 
 
@@ -369,7 +396,7 @@ def test_the_folder_that_generate_writes_is_found(drawn_lots, tmp_path):
     (inside := tmp_path / "out" / "SegmentationClass").mkdir(parents=True)
     for path in folder.glob("*.png"):
         path.rename(inside / path.name)
-    assert evaluate_masks(tmp_path / "out", data).about["masks"] == str(inside)
+    assert of_first(evaluate_masks(tmp_path / "out", data)).about["masks"] == str(inside)
     with pytest.raises(ValueError, match="expected a folder of masks named ID.png"):
         evaluate_masks(tmp_path / "gone", data)
 
