@@ -351,7 +351,7 @@ def sweep(
     cut into, in their order: the spread beside each score is that between them (see Sweep); workers: processes for the stages that need
     no model; progress is told how many samples are done.
     -> Sweep.   Raises SettingsError for a knob or value that does not exist or changes nothing at this stage, ValueError for tokens of
-    another encoder or side.
+    another encoder or side, or without the attention that is asked for.
 
     >>> sweep(pipeline, kit.toy("val", 20), box_threshold=[.2, .4, .6])          # doctest: +SKIP
     """
@@ -361,12 +361,9 @@ def sweep(
         raise ValueError(f"expected seeds to be from 1 to {len(data)}, the number of samples, got {seeds}: take fewer, or more samples")
     knobs = {name.replace("__", "."): knob_values(pipeline, name, values) for name, values in knobs.items()}
     variants = _variants(pipeline, knobs, stage)
-    layers = layers_of(variants)
     if isinstance(data, DataSet):
-        data = encode_all(pipeline, data, layers=layers)
+        data = encode_all(pipeline, data, layers=layers_of(variants))
     data.check(pipeline)
-    if absent := sorted(set(range(data.clip.layer_count) if layers is None else layers) - set(data.layers)):
-        raise SettingsError(f"expected the attention of blocks {absent}, kept are {list(data.layers)}: encode again with these layers")
 
     tallies = [Tally(data.classes) for _ in range(seeds)]
     parts = np.array_split(np.arange(len(data)), seeds)
