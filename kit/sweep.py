@@ -339,7 +339,7 @@ def sweep(
     data: DataSet | EncodedSet,
     *,
     stage: str | None = None,
-    seeds: int = DRAWS,
+    seeds: int | None = None,
     workers: int = 1,
     progress: Callable[[int], None] | None = None,
     **knobs: Sequence,
@@ -348,8 +348,8 @@ def sweep(
 
     knobs: a setting's name = its values, a group's as coarse__box_threshold; stage: which one to measure (None: the last one that these
     settings change; an earlier one is quicker, for a refiner takes most of the time); seeds: how many independent draws the samples are
-    cut into, in their order: the spread beside each score is that between them (see Sweep); workers: processes for the stages that need
-    no model; progress is told how many samples are done.
+    cut into, in their order (None: three, if there are as many): the spread beside each score is that between them (see Sweep); workers:
+    processes for the stages that need no model; progress is told how many samples are done.
     -> Sweep.   Raises SettingsError for a knob or value that does not exist or changes nothing at this stage, ValueError for tokens of
     another encoder or side, or without the attention that is asked for.
 
@@ -357,6 +357,7 @@ def sweep(
     """
     if workers < 1:
         raise ValueError(f"expected at least one worker, got {workers}")
+    seeds = min(DRAWS, max(1, len(data))) if seeds is None else seeds
     if not 1 <= seeds <= len(data):
         raise ValueError(f"expected seeds to be from 1 to {len(data)}, the number of samples, got {seeds}: take fewer, or more samples")
     knobs = {name.replace("__", "."): knob_values(pipeline, name, values) for name, values in knobs.items()}
