@@ -121,7 +121,7 @@ class Hand:
         steps = sum(1 for _ in self.page.refine(VISITOR, self.key, "cam", "Pseudo mask"))
         return min(
             steps, self.values.get((self.method, "iterations"), 1)
-        )  # a step before the first, and one for the page when it has finished
+        )  # and one for the page when it has finished
 
     def refine_until_next_move(self) -> tuple[int, float]:
         """The refiner, dropped by a move in another thread -> iterations run, seconds from the move to the end."""
