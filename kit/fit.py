@@ -183,6 +183,7 @@ class Fit:
         if name == self.lessons[0]:
             before = [other for other in lesson.needs if other not in self.lessons]
             self.pipeline = _with_learned(self.pipeline, {other: self._before()[other] for other in before}, self._kept_about(before))
+            self._lay_out(study, before)
         study.pipeline = self.pipeline
         task = yield from lesson.prepare(study)
         before = {other: values for other, values in self._before().items() if other != name}
@@ -206,6 +207,17 @@ class Fit:
         tensors, made = load_learned(file)
         check_belongs(file, made, **about)
         self.pipeline, self._under_way = _with_learned(self.pipeline, {**before, **tensors}, about), None
+
+    def _lay_out(self, study: Study, names: Sequence[str]) -> None:
+        """Lays what was learned before into the work folder: whatever lies there must have been made with it."""
+        for name in names:
+            file, learned = study.work / f"{name}.safetensors", self.pipeline.learned.only(name)
+            known = {**self._about(study), "fingerprint": learned.fingerprint}
+            if study.all_see(file):
+                check_belongs(file, load_learned(file)[1], **known)
+            elif self.rank == 0:
+                save_learned(file, learned.tensors, known)
+            study.barrier()
 
     def _kept_about(self, names: Sequence[str]) -> dict:
         return {**self.pipeline.learned.about, "tasks": list(names)} if names else {}
