@@ -6,34 +6,25 @@ import pytest
 import torch
 
 from kit.data import toy_data
-from kit.encode import Clip
 from kit.experiments import fma_wsss as experiment
+from kit.fit import fit
+from kit.learned import LearnedError
 from kit.methods import FmaWsss
 
-QUICK = {"steps": 2, "horizon": 2, "warm_up": 0, "fine_steps": 2, "fine_horizon": 2, "context": 2}
+pytestmark = pytest.mark.usefixtures("one_thread")
+SHORT = {"steps": 2, "horizon": 2, "warm_up": 0}
 
 
 @pytest.fixture(scope="module")
-def clip():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield Clip.load("tiny")
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def method(clip):
-    method = FmaWsss(clip, **QUICK)
-    for _ in method.fit(toy_data("train", 8)):
-        pass
-    return method
+def pipeline(clip):
+    return fit(FmaWsss(clip, learned=None, context=2, coarse=SHORT, fine=SHORT), toy_data("train", 8), progress=False)
 
 
 @pytest.fixture
-def quick(monkeypatch, method):
+def quick(monkeypatch, pipeline):
     """The command with a method that is learned already; what was asked to be learned is noted."""
     asked = []
-    monkeypatch.setattr(experiment, "learned", lambda clip, data, seed, file: asked.append((data.labels_from, seed)) or method)
+    monkeypatch.setattr(experiment, "learned", lambda by_hand, data, seed, file: asked.append((data.labels_from, seed)) or pipeline)
     return asked
 
 
@@ -76,24 +67,40 @@ def test_shuffled_labels_are_the_same_labels_on_other_scenes():
     assert (data.entries[3].image() == dealt.entries[3].image()).all()
 
 
-def test_halves_take_one_half_of_the_texts_from_what_was_learned(clip, method):
-    text = method.learned.texts["classification"]
-    halves = {name: half.learned.texts["classification"] for name, half in experiment.halves(method).items()}
+def test_what_was_learned_is_taken_from_its_file(clip, tmp_path):
+    by_hand, data, file = FmaWsss(clip, learned=None, context=2, coarse=SHORT, fine=SHORT), toy_data("train", 8), tmp_path / "work" / "a"
+    first, again = (experiment.learned(by_hand, data, 1, file) for _ in range(2))
+    assert first.settings.seed == 1 and again.settings == first.settings and again.learned.fingerprint == first.learned.fingerprint
+    with pytest.raises(LearnedError, match="this was learned with settings"):
+        experiment.learned(by_hand, data, 2, file)
+    with pytest.raises(LearnedError, match="this was learned with labels from"):
+        experiment.learned(by_hand, experiment.shuffled(data, 1), 1, file)
+
+
+def test_halves_take_one_half_of_the_texts_from_what_was_learned(clip, pipeline):
+    text = pipeline.opened.texts["classification"]
+    halves = {name: half.opened.texts["classification"] for name, half in experiment.halves(pipeline).items()}
     classes, backgrounds = halves["learned classes"], halves["learned backgrounds"]
     assert torch.equal(classes[:20], text[:20]) and torch.equal(backgrounds[20:], text[20:])
-    by_hand = torch.cat([backgrounds[:20], classes[20:]])
-    assert not torch.isclose(by_hand, text).all(1).any()
-    assert torch.allclose(by_hand[1], clip.text(["a clean origami bicycle."])[0])
+    crafted = torch.cat([backgrounds[:20], classes[20:]])
+    assert not torch.isclose(crafted, text).all(1).any()
+    assert torch.allclose(crafted[1], clip.text(["a clean origami bicycle."])[0])
 
 
 def test_masks_of_another_scene_and_an_oracle_stand_at_the_two_ends(clip):
-    method = FmaWsss(clip)
-    val = toy_data("val", 6)
-    scenes = [(sample, method.encode(sample.image)) for sample in val.samples(truth=True)]
-    own = experiment.scores_of_stages(method, scenes, {"coarse": "vote"})["vote"][0]
-    strange = experiment.scores_of_stages(method, scenes, {"coarse": "vote"}, next_masks=True)["vote"][0]
-    oracle = experiment.oracle_scores(method, val)["oracle vote, level 0"][0]
+    by_hand = FmaWsss(clip, learned=None)
+    seen = [(one, by_hand.encode(one.image), experiment.masks_of(by_hand, one)) for one in toy_data("val", 6).samples(truth=True)]
+    own, strange = (experiment.scores_of_stages(by_hand, seen, {"coarse": "vote"}, next_masks=other)["vote"][0] for other in (False, True))
+    oracle = experiment.oracle_scores(seen)["oracle vote, level 0"][0]
     assert strange < own < oracle and oracle > 0.9
+
+
+def test_the_recorded_experiment_goes_on_under_todays_settings(clip):
+    about = json.loads(experiment.FILE.read_text())["about"]
+    todays = {**about, "settings": FmaWsss(clip, learned=None).settings.to_dict()}
+    del todays["kit"]
+    names = {row["name"] for row in experiment.recorded(experiment.FILE, todays)}
+    assert {*experiment.BY_HAND.values(), *experiment.LEARNED.values()} <= names
 
 
 def test_the_table_has_a_mean_and_a_deviation():
