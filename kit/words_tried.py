@@ -77,7 +77,7 @@ class TemplateTable:
         if abs(value) < max(chance, WEAK):
             meaning = f"weak, as unrelated numbers often reach {chance:.2f}: sharpness is hardly a guide here"
         elif value < 0:
-            meaning = "a sharper template (lower) tends to make better masks here, as CLIP-ES says"
+            meaning = "a sharper template (lower) tends to make better masks here, as its paper says"
         else:
             meaning = "the wrong way round: here a sharper template (lower) tends to make worse masks"
         return f"Rank correlation of sharpness and mIoU over {known} templates: {value:+.2f}; {meaning}."

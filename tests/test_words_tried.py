@@ -77,7 +77,7 @@ def test_the_rank_correlation_is_said_also_where_it_is_weak():
         )
 
     falling = table(*(0.9 - number / 20 for number in range(10)))
-    assert falling.rank_correlation == pytest.approx(-1) and "as CLIP-ES says" in falling.verdict()
+    assert falling.rank_correlation == pytest.approx(-1) and "as its paper says" in falling.verdict()
     rising = table(*(0.1 + number / 20 for number in range(10)))
     assert rising.rank_correlation == pytest.approx(1) and "wrong way round" in rising.verdict()
     muddled = table(0.5, 0.4, 0.6, 0.3, 0.55, 0.45)
