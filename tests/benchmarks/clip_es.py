@@ -23,7 +23,7 @@ from kit import cam, mask, refine, words  # noqa: E402
 from kit.data import Sample  # noqa: E402
 from kit.encode import Clip, Tokens, embed_patches  # noqa: E402
 from kit.last_block import last_pass  # noqa: E402
-from kit.methods.clip_es import ClipEs  # noqa: E402
+from kit.methods import ClipEs  # noqa: E402
 from kit.prompt import prompts  # noqa: E402
 from kit.toy.scene import draw  # noqa: E402
 
@@ -42,12 +42,12 @@ def main() -> None:
     torch.set_num_threads(options.threads)
 
     clip = Clip.load("ViT-B-16:random", device=options.device)
-    method = ClipEs(clip, smoothing=0.01)  # with random weights a pixel may have no score at all
+    pipeline = ClipEs(clip, smoothing=0.01)  # with random weights a pixel may have no score at all
     sample = Sample(draw(0, size=SIZE).image, CLASSES)
     pixels = clip.prepare(sample.image)[None].to(clip.device)
-    settings = method.settings
+    settings = pipeline.settings
     text = clip.text(prompts(settings.template, CLASSES, settings.synonyms) + prompts(settings.template, settings.background))
-    tokens = method.encode(sample.image)
+    tokens = pipeline.encode(sample.image)
     block = TrainableLastBlock(clip)
 
     ours = class_maps(tokens, text)
@@ -59,7 +59,7 @@ def main() -> None:
 
     ways: dict[str, Callable[[], object]] = {
         "bare encoder pass": lambda: bare_encoder_pass(clip, pixels),
-        "encode": lambda: method.encode(sample.image),
+        "encode": lambda: pipeline.encode(sample.image),
         "CAM": lambda: class_maps(tokens, text),
         "affinity": lambda: spread_maps(tokens, ours, sample.image.shape[:2]),
         "released CAM": lambda: released_class_maps(block, tokens, text),

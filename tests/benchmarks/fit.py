@@ -22,9 +22,8 @@ from kit.data import toy_samples  # noqa: E402
 from kit.encode import Clip  # noqa: E402
 from kit.last_block import last_pass  # noqa: E402
 from kit.losses import activation_loss, multi_label_contrastive_loss  # noqa: E402
-from kit.methods import FmaWsss  # noqa: E402
-from kit.methods.fma_fit import embedding, label_rows  # noqa: E402
-from kit.methods.fma_wsss import TASKS, prompt_context  # noqa: E402
+from kit.methods.fma_wsss import FmaWsss, prompt_context  # noqa: E402
+from kit.views import embedding, label_rows  # noqa: E402
 from kit.words import VOC_CLASSES  # noqa: E402
 
 
@@ -45,14 +44,14 @@ def main() -> None:
 
 def measured(clip: Clip, batch: int, repeats: int) -> dict[str, float]:
     """Median seconds of each part, of the two kinds of step as they are with cached tokens, and with the encoder's pass in each step."""
-    settings = FmaWsss(clip).settings
+    settings = FmaWsss(clip, learned=None).settings
     samples = list(toy_samples("train", batch, size=160 if clip.is_tiny else 224))
     pixels = torch.stack([clip.prepare(sample.image) for sample in samples]).to(clip.device)
     seeds = torch.stack([torch.from_numpy(sample.truth).long() for sample in samples]).to(clip.device)
     labels = label_rows([sample.names for sample in samples], VOC_CLASSES).to(clip.device)
     tokens = clip.encode(pixels, layers=())
     vectors, scale = embedding(tokens), clip.last_block().logit_scale
-    coarse, fine = (prompt_context(clip, settings, VOC_CLASSES, task).to(clip.device) for task in TASKS)
+    coarse, fine = (prompt_context(clip, settings, VOC_CLASSES, lesson).to(clip.device) for lesson in FmaWsss.lessons)
     rows = fine.text(clip).detach()
 
     def text_only() -> None:

@@ -21,8 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from kit import refine  # noqa: E402
 from kit.data import DataSet, Entry, toy_samples  # noqa: E402
 from kit.encode import Clip  # noqa: E402
-from kit.generate import generate  # noqa: E402
+from kit.generate import generate_steps  # noqa: E402
 from kit.images import load_image, load_mask, save_image, save_mask  # noqa: E402
+from kit.method import Pipeline  # noqa: E402
 from kit.methods import ClipEs  # noqa: E402
 from kit.words import VOC_CLASSES  # noqa: E402
 
@@ -46,14 +47,14 @@ def main() -> None:
     torch.set_num_threads(options.threads)
 
     clip = Clip.load(options.model, device=options.device, precision=options.precision)
-    method = ClipEs(clip, refiner=options.refiner, smoothing=0.01 if clip.is_untrained else 0.0)  # a pixel may have no score at all
+    pipeline = ClipEs(clip, refiner=options.refiner, smoothing=0.01 if clip.is_untrained else 0.0)  # a pixel may have no score at all
     with tempfile.TemporaryDirectory() as folder:
         data = drawn(Path(folder), options.images, ((160, 160),) if clip.is_tiny else VOC_SIZES)
         loops, runs, starts = [], [], []
         for turn in range(options.repeats + 1):
             alone, together = Path(folder) / f"loop{turn}", Path(folder) / f"generate{turn}"
-            loop = looped(method, data, alone)
-            run, start = generated(method, data, together, options)
+            loop = looped(pipeline, data, alone)
+            run, start = generated(pipeline, data, together, options)
             equal = equal_pixels(alone, together / "SegmentationClass", data)
             if turn > 0:  # the first turn warms up
                 loops.append(loop)
@@ -75,22 +76,22 @@ def drawn(folder: Path, count: int, sizes: tuple[tuple[int, int], ...]) -> DataS
     return DataSet("toy", "val", VOC_CLASSES, "what is drawn", tuple(entry(index) for index in range(count)))
 
 
-def looped(method: ClipEs, data: DataSet, out: Path) -> float:
+def looped(pipeline: Pipeline, data: DataSet, out: Path) -> float:
     """The plain way: one picture after the other, from file to file.   -> seconds."""
     out.mkdir()
     start = time.perf_counter()
     for sample in data.samples():
-        labels = method.pseudo_mask(method.segment(sample)).cpu().numpy()
+        labels = pipeline.segment(sample).pseudo_mask.cpu().numpy()
         numbers = np.full(256, 255, np.uint8)
         numbers[: 1 + len(sample.names)] = [0, *(VOC_CLASSES.index(name) + 1 for name in sample.names)]
         save_mask(out / f"{sample.id}.png", numbers[labels])
     return time.perf_counter() - start
 
 
-def generated(method: ClipEs, data: DataSet, out: Path, options: argparse.Namespace) -> tuple[float, float]:
+def generated(pipeline: Pipeline, data: DataSet, out: Path, options: argparse.Namespace) -> tuple[float, float]:
     """`generate`.   -> seconds, and those of them before the first picture was done: processes start, the first batch is encoded."""
     start, first = time.perf_counter(), None
-    for _ in generate(method, data, out, batch=options.batch, workers=options.workers):
+    for _ in generate_steps(pipeline, data, out, batch=options.batch, workers=options.workers):
         first = first or time.perf_counter()
     return time.perf_counter() - start, first - start
 
