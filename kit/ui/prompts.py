@@ -1,4 +1,5 @@
-"""Prompts: what the words do. Templates against each other, words in a class's place, background words left out; nothing is learned."""
+"""Prompts: what the words do. Templates against each other, words in a class's place, background words left out; nothing is learned, and
+prompts are hand-crafted, for words are what is tried."""
 
 import html
 import math
@@ -7,11 +8,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import gradio as gr
+import pandas
 
 from kit.data import Sample
 from kit.encode import Tokens
-from kit.methods import ClipEs, ClipEsSettings
-from kit.sweep import (
+from kit.method import Pipeline
+from kit.toy.captions import known_templates
+from kit.ui import ask, figures
+from kit.ui.explore import Explore, photo_input
+from kit.ui.session import BY_HAND, PRIVATE, QUIET, Refused, Studio, View, friendly
+from kit.words import SYNONYMS
+from kit.words_tried import (
     BackgroundRow,
     TemplateRow,
     TemplateTable,
@@ -23,11 +30,6 @@ from kit.sweep import (
     template_table,
     word_rows,
 )
-from kit.toy.captions import known_templates
-from kit.ui import ask, figures
-from kit.ui.explore import Explore, photo_input
-from kit.ui.session import PRIVATE, QUIET, Refused, Studio, View, friendly
-from kit.words import SYNONYMS
 
 THIS, MANY = "the picture open in Explore", "drawn scenes of the val split"
 KNOWN, EVERY = "those the tiny model knows", "all of CLIP's"
@@ -35,6 +37,7 @@ SCENES = (10, 200, 20)  # lowest, highest and first number of scenes
 EXTRA_WORDS = 20
 PAUSE = 0.25  # seconds between two redraws of a table that grows
 RUN = "templates"  # a visitor's running measurement on the shelf
+SHARPNESS, MIOU = "sharpness (lower is better)", "mIoU %"  # the axes of the plot
 TEMPLATE_HEAD = ["Template", "Sharpness", "Score %", "mIoU %"]
 BACKGROUND_HEAD = ["Left out", "Changed %", "IoU %", "IoU change"]
 
@@ -47,7 +50,7 @@ class Prompts:
     """The page: laid out when made; `join` connects it with Explore, whose picture and settings it asks about."""
 
     def __init__(self, studio: Studio, demo: gr.Blocks):
-        self.studio, self.clip = studio, studio.clip
+        self.studio, self.clip, self.first = studio, studio.clip, by_hand(studio.start(studio.default))
         self.about = gr.State("")  # the picture and classes that the results are of
         self.opened = gr.HTML()
         with gr.Tabs():
@@ -76,7 +79,7 @@ class Prompts:
                 self.stop_button = gr.Button("Stop", size="sm", min_width=80)
             self.chosen = gr.Dropdown(
                 ask.templates_for(self.clip),
-                value=self.studio.preset.template,
+                value=self.first.settings.template,
                 allow_custom_value=True,
                 label="Template to use",
                 info="choose here, or click a line of the table",
@@ -92,7 +95,10 @@ class Prompts:
                         "Score: the mean of these probabilities."
                     )
                 with gr.Column(scale=4, min_width=280):
-                    self.scatter = gr.HTML()
+                    self.said = gr.HTML(elem_classes="kit-notes")
+                    self.scatter = gr.ScatterPlot(
+                        x=SHARPNESS, y=MIOU, tooltip=["template", SHARPNESS, MIOU], height=300, visible=False, label="Sharpness and mIoU"
+                    )
 
     def _lay_out_words(self) -> None:
         with gr.Column(scale=1, min_width=280):
@@ -135,7 +141,7 @@ class Prompts:
         self.measure_button.click(
             friendly(self.measure),
             [self.over, self.scenes, self.which, self.own],
-            [self.told, self.table, self.scatter],
+            [self.told, self.table, self.said, self.scatter],
             concurrency_limit=2,
             concurrency_id="measure",
             show_progress="minimal",
@@ -144,7 +150,9 @@ class Prompts:
         )
         self.stop_button.click(friendly(self.stop), None, None, queue=False, **QUIET)
         self.table.select(friendly(self.choose), None, self.chosen, **QUIET)
-        used = self.use_button.click(friendly(self.use), self.chosen, [explore.controls["template"], tabs], **QUIET)
+        goes = [*explore.templates.values(), *explore.sources.values(), tabs]
+        used = self.use_button.click(friendly(self.use), [self.chosen, explore.method], goes, **QUIET)
+        self._goes = [*explore.templates], [*explore.sources]
         explore.redrawn(used)
         gr.on(
             [self.name.input, self.extra.change],  # a word that is typed is no input to Gradio, but a change
@@ -171,10 +179,12 @@ class Prompts:
                 gr.Dropdown([], multiselect=True, allow_custom_value=True, label=label) for label in ("Templates", "Classes", "Words")
             )
             scenes, name, button = gr.Number(label="Scenes"), gr.Textbox(label="Class"), gr.Button()
+            method = gr.Textbox(self.studio.default, label="Method")
         measured = {"concurrency_limit": 2, "concurrency_id": "measure"}
-        button.click(friendly(self.api_templates), [templates, scenes, settings], report, api_name="templates", **measured)
-        button.click(friendly(self.api_words), [picture, classes, name, words, settings], report, api_name="words")
-        button.click(friendly(self.api_background_words), [picture, classes, settings], report, api_name="background_words")
+        button.click(friendly(self.api_templates), [templates, scenes, settings, method], report, api_name="templates", **measured)
+        button.click(friendly(self.api_words), [picture, classes, name, words, settings, method], report, api_name="words")
+        asked = [picture, classes, settings, method]
+        button.click(friendly(self.api_background_words), asked, report, api_name="background_words")
 
     def arrive(self, request: gr.Request, key: str, about: str):
         """The picture that is open now; what was said of another one's background words is cleared away."""
@@ -193,14 +203,14 @@ class Prompts:
         templates = self._templates(which, own)
         if over not in (THIS, MANY):
             raise Refused(f"expected to measure over {THIS} or {MANY}, got {over!r}"[:200])
-        going, settings, view = self._started(request.session_hash), self.studio.preset, None
+        going, view = self._started(request.session_hash), None
         if over == THIS:
             view = self.studio.view(request.session_hash)
             steps = self._over_view(view, templates, going)
         else:
             opened = self.studio.shelf.get(request.session_hash, "view")
-            settings = opened.method.settings if opened else settings
-            steps = self._over_scenes(settings, ask.whole_number(scenes, "scenes", *SCENES[:2]), templates, going)
+            pipeline = self._for_scenes(opened.pipeline if opened else self.first)
+            steps = self._over_scenes(pipeline, ask.whole_number(scenes, "scenes", *SCENES[:2]), templates, going)
         measured, sentence, last = [], "", 0.0
         try:
             for sentence, rows in steps:
@@ -220,15 +230,20 @@ class Prompts:
         """The template of the line that was clicked, however the lines are sorted."""
         return event.row_value[0]
 
-    def use(self, template: str):
+    def use(self, template: str, method: str):
+        """The template goes to the method that is chosen in Explore, which is then asked with hand-crafted prompts."""
         (template,) = ask.asked_templates([template or ""])
-        return template, gr.Tabs(selected="Explore")
+        with_template, with_source = self._goes
+        if method not in with_template:
+            raise Refused(f"{self.studio.method(method).title} is not asked with a template: choose another method in Explore")
+        templates = [template if name == method else gr.skip() for name in with_template]
+        return *templates, *[BY_HAND if name == method else gr.skip() for name in with_source], gr.Tabs(selected="Explore")
 
     def _templates(self, which: str, own: str) -> list[str]:
         if which not in (KNOWN, EVERY):
             raise Refused(f"expected templates out of {KNOWN} or {EVERY}, got {which!r}"[:200])
         chosen = known_templates() if which == KNOWN else ask.templates_for(self.clip)
-        return ask.asked_templates([*(own or "").splitlines(), self.studio.preset.template, *chosen])
+        return ask.asked_templates([*(own or "").splitlines(), self.first.settings.template, *chosen])
 
     def _started(self, visitor: str) -> Callable[..., None]:
         """A new measurement in the place of the visitor's last -> what raises Stopped once that is no longer so."""
@@ -242,7 +257,7 @@ class Prompts:
         return going
 
     def _over_view(self, view: View, templates: list[str], going: Callable[..., None]) -> Iterator[tuple[str, list[TemplateRow]]]:
-        results = reworded(view.method, view.sample, view.tokens, ({"template": template} for template in templates))
+        results = reworded(by_hand(view.pipeline), view.sample, view.tokens, ({"template": template} for template in templates))
         for count, (template, result) in enumerate(zip(templates, self.studio.in_turn(results), strict=True), start=1):
             going()
             iou = figures.scene_iou(view, result.labels)
@@ -250,27 +265,26 @@ class Prompts:
             yield f"{count} of {len(templates)} templates over the picture with {', '.join(view.sample.names)}", [row]
 
     def _over_scenes(
-        self, settings: ClipEsSettings, count: int, templates: list[str], going: Callable[..., None]
+        self, pipeline: Pipeline, count: int, templates: list[str], going: Callable[..., None]
     ) -> Iterator[tuple[str, list[TemplateRow]]]:
         for encoded in self.studio.encoded(count):
             going()
             yield f"Encoding: {len(encoded)} of {count} scenes", []
-        method = self._for_scenes(settings)
-        rows = template_rows(method, encoded, templates, lock=self.studio.lock, progress=going)
+        rows = template_rows(pipeline, encoded, templates, lock=self.studio.lock, progress=going)
         for number, row in enumerate(rows, start=1):
             yield f"{number} of {len(templates)} templates over {count} scenes", [row]
 
-    def _for_scenes(self, settings: ClipEsSettings) -> ClipEs:
-        """The method with the preset's words for every class, at the size at which all visitors' scenes are encoded."""
-        preset = self.studio.preset
-        words = {**preset.synonyms, **settings.synonyms}
-        return ClipEs(self.clip, settings, side=preset.side, side_limit=preset.side_limit, synonyms=words)
+    def _for_scenes(self, pipeline: Pipeline) -> Pipeline:
+        """The method with its own words for every class, at the size at which all visitors' scenes are encoded."""
+        usual, first = self.studio.start(pipeline.method.name).settings, self.first.settings
+        words = {**usual.synonyms, **pipeline.settings.synonyms}
+        return by_hand(pipeline).changed(side=first.side, side_limit=first.side_limit, synonyms=words)
 
     def _shown(self, sentence: str, rows: Sequence[TemplateRow], view: View | None):
-        """Status, table, scatter."""
+        """Status, table, what is to be said of it, plot."""
         best = sorted(rows, key=lambda row: -row.class_score if math.isnan(row.miou) else -row.miou)
         cells = [[row.template, rounded(row.sharpness, 4), rounded(100 * row.class_score, 1), rounded(100 * row.miou, 1)] for row in best]
-        known = {row.template: (row.sharpness, 100 * row.miou) for row in rows if not math.isnan(row.sharpness + row.miou)}
+        known = [(row.template, row.sharpness, 100 * row.miou) for row in rows if not math.isnan(row.sharpness + row.miou)]
         lines = [TemplateTable(tuple(rows), "val", self.clip.name).verdict()] if len(known) > 2 else []
         if view is not None:
             if len(view.sample.names) < 2:
@@ -280,9 +294,8 @@ class Prompts:
             lines.append("mIoU is here the IoU of this picture alone; one picture says little about a template: measure over drawn scenes.")
         elif rows:
             lines.append("Who picks a template from this table tunes it on the truth of these scenes; no refiner.")
-        drawn = figures.scatter(known, x_title="sharpness (lower is better)", y_title="mIoU %", summary=lines[0]) if len(known) > 2 else ""
-        said = "".join(f"<p>{html.escape(line)}</p>" for line in lines)
-        return sentence, cells, f'<div class="kit-notes">{said}</div>{drawn}'
+        plot = gr.ScatterPlot(pandas.DataFrame(known, columns=["template", SHARPNESS, MIOU]), visible=len(known) > 2)
+        return sentence, cells, "".join(f"<p>{html.escape(line)}</p>" for line in lines), plot
 
     def _strange(self, templates: Sequence[str]) -> str:
         return warned(word for template in templates for word in self.clip.unknown_words(template.replace("{}", " ")))
@@ -292,7 +305,7 @@ class Prompts:
     def compare_words(self, request: gr.Request, name: str, extra: list[str]):
         """Bars of similarity, and beside them the map that each word gives."""
         view = self.studio.view(request.session_hash)
-        rows = sorted(self._word_rows(view.method, view.sample, view.tokens, name, extra), key=lambda row: -row.similarity)
+        rows = sorted(self._word_rows(by_hand(view.pipeline), view.sample, view.tokens, name, extra), key=lambda row: -row.similarity)
         marks = word_marks(name, rows)
         sentences = [f"How similar is the picture to each word of {name}? Bars run from the lowest to the highest of these words."]
         if decoy_of(name, rows[0].word):
@@ -305,16 +318,16 @@ class Prompts:
         bars = figures.word_bars({row.word: row.similarity for row in rows}, marks)
         return said + bars + strange, f'<div class="kit-heats kit-small">{heats}</div>'
 
-    def _word_rows(self, method: ClipEs, sample: Sample, tokens: Tokens, name: str, extra: list[str] | None) -> list[WordRow]:
+    def _word_rows(self, pipeline: Pipeline, sample: Sample, tokens: Tokens, name: str, extra: list[str] | None) -> list[WordRow]:
         own = [word.strip() for word in ask.texts(extra or [], "words") if word.strip()]
         if len(own) > EXTRA_WORDS:
             raise Refused(f"expected at most {EXTRA_WORDS} words of your own, got {len(own)}")
-        asked = method.settings.synonyms.get(name, name)
+        asked = pipeline.settings.synonyms.get(name, name)
         words = list(dict.fromkeys((name, asked, *SYNONYMS.get(name, ()), *own)))
-        return list(self.studio.in_turn(word_rows(method, sample, tokens, name, words)))
+        return list(self.studio.in_turn(word_rows(pipeline, sample, tokens, name, words)))
 
     def _word_heat(self, view: View, name: str, row: WordRow, mark: str) -> str:
-        picture = figures.heat(replace(view, result=row.result), "cam", name)
+        picture = figures.heat(replace(view, result=row.result), next(iter(row.result.stages)), name)
         caption = " · ".join(filter(None, (html.escape(mark), figures.iou_text(figures.scene_iou(view, row.result.labels)))))
         word = html.escape(row.word)
         return figures.framed(figures.png_url(picture), word, caption, alt=f"heat of {html.escape(name)} asked for as {word}")
@@ -324,10 +337,10 @@ class Prompts:
     def leave_out(self, request: gr.Request) -> Iterator:
         """A row at a time, the word that changes most first."""
         view = self.studio.view(request.session_hash)
-        total = len(dict.fromkeys(view.method.settings.background))
+        total = len(dict.fromkeys(view.pipeline.settings.background))
         rows: list[BackgroundRow] = []
         last = 0.0
-        for row in self.studio.in_turn(background_rows(view.method, view.sample, view.tokens)):
+        for row in self.studio.in_turn(background_rows(by_hand(view.pipeline), view.sample, view.tokens)):
             rows.append(row)
             if time.monotonic() - last > PAUSE:
                 last = time.monotonic()
@@ -361,26 +374,27 @@ class Prompts:
 
     # For programs
 
-    def api_templates(self, templates: list[str], scenes: float, settings: dict | None):
-        """Measure templates over the first scenes of the drawn world's val split (1 to 200); settings of CLIP-ES, {} for the preset.
+    def api_templates(self, templates: list[str], scenes: float, settings: dict | None, method: str):
+        """Measure templates over the first scenes of the drawn world's val split (1 to 200): settings, {} for the app's, and the method.
 
         -> report (JSON): for each template sharpness (lower is better), class_score and miou (0..1, before the refiner), and the rank
         correlation of sharpness and miou (null where it is not known).
         """
         templates = ask.asked_templates(templates or [])
         count = ask.whole_number(scenes, "scenes", 1, SCENES[1])
-        method = self._for_scenes(ask.method_of(self.studio, settings).settings)
+        pipeline = self._for_scenes(self.studio.pipeline("", method or self.studio.default, settings))
         *_, encoded = self.studio.encoded(count)
-        return template_table(method, encoded, templates, lock=self.studio.lock).to_dict()
+        return template_table(pipeline, encoded, templates, lock=self.studio.lock).to_dict()
 
-    def api_words(self, image: str, classes: list[str], name: str, words: list[str], settings: dict | None):
-        """Compare words in a class's place: the picture, its classes, one of them, words of your own beside the known ones, settings.
+    def api_words(self, image: str, classes: list[str], name: str, words: list[str], settings: dict | None, method: str):
+        """Compare words in a class's place: the picture, its classes, one of them, words of your own beside the known ones, settings and
+        the method.
 
         -> report (JSON): each word's cosine with the picture, and what kind of word it is, the most similar first.
         """
-        method, sample, tokens = ask.pictured(self.studio, image, classes, settings)
+        pipeline, sample, tokens = ask.pictured(self.studio, image, classes, settings, method)
         name = (name or "").strip()
-        rows = self._word_rows(method, sample, tokens, name, words)
+        rows = self._word_rows(by_hand(pipeline), sample, tokens, name, words)
         marks = word_marks(name, rows)
         told = [
             {
@@ -394,16 +408,21 @@ class Prompts:
         ]
         return {"class": name, "words": told, "model": self.clip.name}
 
-    def api_background_words(self, image: str, classes: list[str], settings: dict | None):
-        """Leave out each background word of the settings in turn: the picture, its classes, settings of CLIP-ES, {} for the preset.
+    def api_background_words(self, image: str, classes: list[str], settings: dict | None, method: str):
+        """Leave out each background word of the settings in turn: the picture, its classes, settings, {} for the app's, and the method.
 
         -> report (JSON): for each word the share of pixels whose label changes (0..1), the largest first; and the same for all of them.
         """
-        method, sample, tokens = ask.pictured(self.studio, image, classes, settings)
-        _, *rows = self.studio.in_turn(background_rows(method, sample, tokens))
+        pipeline, sample, tokens = ask.pictured(self.studio, image, classes, settings, method)
+        _, *rows = self.studio.in_turn(background_rows(by_hand(pipeline), sample, tokens))
         each = sorted((row for row in rows if len(row.left_out) == 1), key=lambda row: -row.changed)
         words = [{"word": row.left_out[0], "changed": row.changed} for row in each]
         return {"words": words, "without_any": rows[0].changed if rows else 0.0, "model": self.clip.name}
+
+
+def by_hand(pipeline: Pipeline) -> Pipeline:
+    """The same asked with words, not with what was learned."""
+    return pipeline if pipeline.learned is None else pipeline.changed(learned=None)
 
 
 def table(head: Sequence[str], *, label: str, widths: Sequence[str]) -> gr.Dataframe:
