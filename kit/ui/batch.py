@@ -3,10 +3,8 @@
 import dataclasses
 import html
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import gradio as gr
@@ -15,12 +13,14 @@ from PIL import Image
 
 from kit import show
 from kit.images import load_mask
-from kit.methods import ClipEsSettings
+from kit.method import Pipeline
+from kit.settings import shortened
 from kit.ui import ask, bundle, figures
 from kit.ui.bundle import Upload, megabytes
 from kit.ui.explore import Explore
 from kit.ui.job import DONE, IF_LISTED, LABELLING, LEFT, LISTED, NAMED, REFUSED, SAME, SUGGESTED, Job, Order, Row
-from kit.ui.session import OURS, QUIET, Refused, Studio, friendly, results_folder
+from kit.ui.running import Desk, Run, duration
+from kit.ui.session import QUIET, Refused, Studio, friendly, results_folder
 
 RUN = "batch"  # a visitor's running batch on the shelf
 AT_ONCE = 2  # batches of all visitors
@@ -34,25 +34,13 @@ LIMITS = (
 CSV_EXAMPLE = "a line each: <code>file,classes</code>, such as <code>beach.jpg,person;dog</code>"
 
 
-@dataclass(frozen=True, eq=False)
-class Run:
-    """A visitor's batch from Start to its end."""
-
-    order: Order
-    ticket: threading.Lock = field(default_factory=threading.Lock)  # taken by whoever does the work, once and for all
-    stopped: threading.Event = field(default_factory=threading.Event)
-    over: threading.Event = field(default_factory=threading.Event)
-
-    @property
-    def is_going(self) -> bool:
-        return self.ticket.locked() and not self.over.is_set()
-
-
 class Batch:
     """The page: laid out when made; `join` connects it with Explore, whose settings it takes."""
 
     def __init__(self, studio: Studio, demo: gr.Blocks):
         self.studio, self.clip = studio, studio.clip
+        busy = "your batch is still running: wait for it, or press Stop first"
+        self.desk = Desk(studio, RUN, 5, busy=busy, failed="Nothing was done")
         with gr.Row(elem_classes="kit-page"):
             with gr.Column(scale=1, min_width=300):
                 self._lay_out_order()
@@ -115,10 +103,11 @@ class Batch:
             files, result = files_input("Files"), gr.File(label="Result")
             classes = gr.Dropdown([], multiselect=True, allow_custom_value=True, label="Classes")
             labels, settings, report = gr.Textbox(label="Labels CSV"), gr.JSON(label="Settings"), gr.JSON(label="Report")
+            method = gr.Textbox(self.studio.default, label="Method")
             overlays, button = gr.Checkbox(True, label="Overlays"), gr.Button()
         button.click(
             friendly(self.api_batch),
-            [files, classes, labels, settings, overlays],
+            [files, classes, labels, settings, overlays, method],
             [result, report],
             api_name="batch",
             concurrency_limit=AT_ONCE,
@@ -126,7 +115,7 @@ class Batch:
         )
 
     def arrive(self, request: gr.Request) -> str:
-        return self._settings_told(self._settings(request.session_hash))
+        return self._told(self._pipeline(request.session_hash))
 
     def choose(self, labelling: str):
         return explained(labelling), gr.Dropdown(visible=labelling == SAME)
@@ -135,38 +124,28 @@ class Batch:
 
     def begin(self, request: gr.Request, files: list[Upload], labelling: str, classes: list[str], overlays: bool):
         """The order as it is now, kept until its turn comes."""
-        before = self.studio.shelf.get(request.session_hash, RUN)
-        if before is not None and before.is_going:
-            raise Refused("your batch is still running: wait for it, or press Stop first")
-        settings = self._settings(request.session_hash)
-        order = Order(tuple(files), labelling, tuple(classes or ()) if labelling == SAME else (), settings, overlays)
-        self.studio.shelf.put(request.session_hash, RUN, Run(order), 1)
+        self.desk.check_free(request.session_hash)
+        pipeline = self._pipeline(request.session_hash)
+        order = Order(tuple(files), labelling, tuple(classes or ()) if labelling == SAME else (), pipeline, overlays)
+        self.desk.take(request.session_hash, order)
         waiting = figures.told(f"Waiting for a place: {AT_ONCE} batches may run at a time.")
-        return self._settings_told(settings), waiting, gr.DownloadButton(visible=False), "", "", ""
+        return self._told(pipeline), waiting, gr.DownloadButton(visible=False), "", "", ""
 
     def work(self, request: gr.Request) -> Iterator:
         """Picture by picture; after a Stop, what is done becomes the result."""
-        run = self.studio.shelf.get(request.session_hash, RUN)
-        if run is None:
-            raise Refused("your order is no longer on the server: press Start again")
-        if not run.ticket.acquire(blocking=False):
-            yield [gr.skip()] * 5
-            return
-        try:
+
+        def worked(run: Run) -> Iterator:
             with tempfile.TemporaryDirectory(prefix="kit-batch-") as folder:
                 yield from self._worked(request.session_hash, run, Path(folder))
-        except OURS as error:
-            yield figures.told(f"Nothing was done: {error}."), *[gr.skip()] * 4
-            raise
-        finally:
-            run.over.set()
+
+        yield from self.desk.work(request.session_hash, worked)
 
     def _worked(self, visitor: str, run: Run, folder: Path) -> Iterator:
         yield figures.told("Unpacking"), *[gr.skip()] * 4
         job, pictures, clock, last = Job(self.studio, run.order, folder), Latest(), time.monotonic(), 0.0
         working = clock
         for row in job.steps():
-            if self.studio.shelf.get(visitor, RUN) is not run:
+            if self.desk.has_left(visitor, run):
                 return  # the visitor has left
             if row.state == NAMED:
                 working = time.monotonic()
@@ -184,24 +163,26 @@ class Batch:
         yield figures.told(sentence), download, self._notes(job), pictures.html(), listing(job)
 
     def stop(self, request: gr.Request) -> None:
-        run = self.studio.shelf.get(request.session_hash, RUN)
-        if run is not None:
-            run.stopped.set()
+        self.desk.stop(request.session_hash)
 
     # Settings
 
-    def _settings(self, visitor: str) -> ClipEsSettings:
-        """Explore's settings as the visitor last saw them at work, with the usual words for the classes that are not open there."""
+    def _pipeline(self, visitor: str) -> Pipeline:
+        """Explore's method and settings as the visitor last saw them at work, with the usual words for classes that are not open there."""
         view = self.studio.shelf.get(visitor, "view")
-        if view is None:
-            return dataclasses.replace(self.studio.preset, synonyms=self.studio.prompt_words)
-        usual = {name: word for name, word in self.studio.prompt_words.items() if name not in view.sample.names}
-        return dataclasses.replace(view.method.settings, synonyms={**usual, **view.method.settings.synonyms})
+        pipeline = view.pipeline if view is not None else self.studio.start(self.studio.default)
+        if "synonyms" in pipeline.method.belongs and pipeline.learned is not None:
+            return pipeline
+        opened = view.sample.names if view is not None else ()
+        usual = {name: word for name, word in self.studio.prompt_words.items() if name not in opened}
+        return pipeline.changed(synonyms={**usual, **pipeline.settings.synonyms})
 
-    def _settings_told(self, settings: ClipEsSettings) -> str:
-        changes = differences(settings, dataclasses.replace(self.studio.preset, synonyms=self.studio.prompt_words), self.clip.layer_count)
-        told = "; ".join(changes) if changes else "those the model comes with"
-        return f"<p>CLIP-ES with the settings of Explore: {html.escape(told)}.</p>"
+    def _told(self, pipeline: Pipeline) -> str:
+        told = (
+            "; ".join(differences(pipeline, self.studio.start(pipeline.method.name), self.studio.prompt_words))
+            or "those the model comes with"
+        )
+        return f"<p>{html.escape(pipeline.method.title)} with the settings of Explore: {html.escape(told)}.</p>"
 
     def _notes(self, job: Job) -> str:
         strange = dict.fromkeys(word for row in job.rows.values() for name in row.classes for word in self.clip.unknown_words(name))
@@ -211,18 +192,19 @@ class Batch:
     # For programs
 
     def api_batch(
-        self, request: gr.Request, files: list[Upload], classes: list[str], labels_csv: str, settings: dict | None, overlays: bool
-    ) -> Iterator:
+        self, request: gr.Request, files: list[Upload], classes: list[str], labels_csv: str, settings: dict | None, overlays: bool,
+        method: str,
+    ) -> Iterator:  # fmt: skip
         """Masks of many pictures: pictures or one zip, and their classes. One list of classes is for all pictures; else labels_csv is the
         text of a CSV (a line each: file,classes with ; between them), or one in the zip counts; without any, the model suggests.
-        Settings of CLIP-ES, {} for the preset; overlays too or not.
+        Settings, {} for the app's; overlays too or not; the method.
 
         -> zip (masks/NAME.png, overlays/NAME.png, settings.json, report.csv, manifest.json), report (JSON: done, refused, a row for each
         file). While it works the report tells how far it is.
         """
         if classes and (labels_csv or "").strip():
             raise Refused("expected classes for all pictures or a CSV, got both: leave one out")
-        asked = ask.method_of(self.studio, settings).settings
+        asked = self.studio.pipeline("", method or self.studio.default, settings)
         order = Order(tuple(files), SAME if classes else IF_LISTED, tuple(classes or ()), asked, overlays, (labels_csv or "").strip())
         with tempfile.TemporaryDirectory(prefix="kit-batch-") as folder:
             job = Job(self.studio, order, Path(folder))
@@ -300,10 +282,6 @@ def summary(job: Job) -> str:
     return ", ".join(parts)
 
 
-def duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
-
-
 def listing(job: Job) -> str:
     """A line for each file: first those with news, refused ones with the reason."""
     order = {REFUSED: 0, DONE: 1, NAMED: 2}
@@ -319,22 +297,22 @@ def listing(job: Job) -> str:
     return f'<div class="kit-rows" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
 
 
-def differences(settings: ClipEsSettings, base: ClipEsSettings, blocks: int) -> list[str]:
-    """What is set otherwise than in `base`, in words."""
-    told = []
-    for name, value in settings.to_dict().items():
-        before = base.to_dict()[name]
+def differences(pipeline: Pipeline, base: Pipeline, usual: dict[str, str]) -> list[str]:
+    """What is set otherwise than in `base` with the usual words, in words."""
+    told, settings, before = [], pipeline.settings, base.settings.changed(synonyms=usual or base.settings.synonyms)
+    for name, setting in type(settings).described().items():
+        value, old = settings.value(name), before.value(name)
         if name == "layers":
-            value, before = (ask.layer_numbers(each, blocks) for each in (settings, base))
-        if value == before:
+            value, old = pipeline.layers, base.layers
+        if value == old:
             continue
-        if name == "background":
-            told += [f"background words {kind} {', '.join(words)}" for kind, words in (
-                ("without", [word for word in before if word not in value]), ("with", [word for word in value if word not in before])
+        if setting.kind == "texts":
+            told += [f"{setting.title.lower()} {kind} {', '.join(words)}" for kind, words in (
+                ("without", [word for word in old if word not in value]), ("with", [word for word in value if word not in old])
             ) if words]  # fmt: skip
-        elif name == "synonyms":
-            changed = [key for key in {**before, **value} if before.get(key, key) != value.get(key, key)]
+        elif setting.kind == "pairs":
+            changed = [key for key in {**old, **value} if old.get(key, key) != value.get(key, key)]
             told += [f"words {', '.join(f'{key} = {value.get(key, key)}' for key in changed)}"] * bool(changed)
         else:
-            told.append(f"{name.replace('_', ' ')} {value} instead of {before}")
+            told.append(f"{name.replace('_', ' ')} {shortened(value)} instead of {shortened(old)}")
     return told

@@ -13,9 +13,9 @@ import numpy as np
 
 from kit.data import DataError, DataSet, Entry
 from kit.data.labels import key_of, names_of_cells, written_rows
-from kit.generate import generate
+from kit.generate import generate_steps
 from kit.images import ImageError, image_size
-from kit.methods import ClipEs, ClipEsSettings
+from kit.method import Pipeline
 from kit.ui import ask
 from kit.ui.bundle import LABELS_BYTES, Bundle, Picture, Upload, megabytes, shown, unpacked
 from kit.ui.session import Refused, Studio
@@ -32,12 +32,12 @@ REPORT_HEAD = ("file", "state", "classes", "scores", "seconds", "mask", "reason"
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be done: the files as they were sent, where their classes come from, the settings, whether overlays are wanted."""
+    """What is to be done: the files as they were sent, where their classes come from, the method as it is set, whether overlays are wanted."""
 
     uploads: tuple[Upload, ...]
     labelling: str
     classes: tuple[str, ...]  # of all pictures; empty unless labelling is SAME
-    settings: ClipEsSettings
+    pipeline: Pipeline
     overlays: bool = True
     labels: str = ""  # the text of a CSV; goes before one among the files
 
@@ -75,7 +75,6 @@ class Job:
 
     def __init__(self, studio: Studio, order: Order, folder: Path):
         self.studio, self.order, self.folder = studio, order, folder
-        self.method = ClipEs(studio.clip, order.settings)
         (folder / "in").mkdir()
         self.bundle: Bundle = unpacked(order.uploads, folder / "in")
         if not self.bundle.pictures:
@@ -106,7 +105,9 @@ class Job:
         data, written = self.data(), 0
         if not len(data):
             return
-        steps = generate(self.method, data, self.out, overlays=self.order.overlays, batch=1, skip_bad=True, lock=self.studio.lock)
+        steps = generate_steps(
+            self.order.pipeline, data, self.out, overlays=self.order.overlays, batch=1, skip_bad=True, lock=self.studio.lock
+        )  # fmt: skip
         try:
             for step in steps:
                 state, reason = REFUSED if step.state == "refused" else DONE, step.why.removeprefix(f"{step.id}: ")
@@ -159,7 +160,7 @@ class Job:
     def settings_json(self) -> str:
         """The settings as Explore loads them."""
         asked = {"classes": list(self.order.classes)} if self.order.classes else {}
-        return json.dumps({**asked, "method": "clip-es", "model": self.studio.clip.name, **self.order.settings.to_dict()}, indent=2)
+        return json.dumps({**asked, **self.order.pipeline.about()}, indent=2)
 
     def report_csv(self) -> str:
         with io.StringIO(newline="") as text:
@@ -196,7 +197,7 @@ class Job:
         try:
             image = pixels(picture)
             with self.studio.lock:
-                names, shares = ask.suggested(self.studio, self.method.encode(image), self.order.settings.template)
+                names, shares = ask.suggested(self.studio, self.order.pipeline.encode(image), self.order.pipeline.settings.template)
         except ValueError as error:
             return replace(row, state=REFUSED, reason=str(error))
         return replace(row, state=NAMED, classes=names, scores=tuple(shares[name] for name in names))
