@@ -1,25 +1,22 @@
 """Learn: prompts are learned from drawn scenes while one watches; afterwards they are judged, kept, and used in Explore."""
 
 import html
-import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import gradio as gr
+import pandas
 
 from kit.data import Sample, toy_samples
 from kit.encode import Tokens
-from kit.methods import FmaWsss
-from kit.methods.fma_wsss import TASKS
-from kit.propose import Proposals
-from kit.ui import ask, figures, masks
-from kit.ui.batch import duration
+from kit.learned import Learned
+from kit.method import Kept, Pipeline
+from kit.ui import ask, figures
 from kit.ui.explore import SCENES, Explore
-from kit.ui.lesson import SUBJECTS, TOLD, Course, Order, checked_order, limits
-from kit.ui.masks import HERE, LEARNED
-from kit.ui.masks import TITLE as FMA_WSSS
-from kit.ui.session import OURS, PRIVATE, QUIET, Look, Refused, Studio, View, friendly, results_folder
+from kit.ui.lesson import TOLD, Course, Order, Subject, checked_order, chosen, limits, subjects
+from kit.ui.running import Desk, Run, duration
+from kit.ui.session import HERE, PRIVATE, QUIET, Look, Refused, Studio, View, friendly, results_folder
 from kit.words import VOC_CLASSES
 
 RUN, RESULT = "lesson", "lesson result"  # a visitor's learning on the shelf, and what came of it
@@ -27,24 +24,16 @@ AT_ONCE = 2  # lessons of all visitors
 PAUSE = 0.4  # seconds between two redraws of the numbers and the curves
 WATCHED_SHARE = 0.2  # of the time that may go into asking the watched picture again
 OPEN = "the picture open in Explore"
-FILE = "fma_wsss_prompts.safetensors"
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
-    """A visitor's learning from Start to its end."""
+class Asked:
+    """What a visitor wants to be learned, what was learned before, and the picture to watch."""
 
     order: Order
-    known: FmaWsss | None
+    known: Learned | None
     sample: Sample
     key: str
-    ticket: threading.Lock = field(default_factory=threading.Lock)  # taken by whoever does the work, once and for all
-    stopped: threading.Event = field(default_factory=threading.Event)
-    over: threading.Event = field(default_factory=threading.Event)
-
-    @property
-    def is_going(self) -> bool:
-        return self.ticket.locked() and not self.over.is_set()
 
 
 @dataclass
@@ -53,18 +42,20 @@ class Watched:
 
     sample: Sample
     tokens: Tokens
-    proposals: Proposals
+    kept: Kept
 
-    def view(self, method: FmaWsss) -> View:
-        result = method.segment(self.sample, tokens=self.tokens, proposals=self.proposals)
-        return View(self.sample, method, self.tokens, result, Look(), True)
+    def view(self, pipeline: Pipeline) -> View:
+        *_, result = pipeline.steps(self.sample, tokens=self.tokens, kept=self.kept)
+        return View(self.sample, pipeline, self.tokens, result, Look(), True)
 
 
 class Learn:
     """The page: laid out when made; `join` connects it with Explore, which lends it a picture and takes what was learned."""
 
     def __init__(self, studio: Studio, demo: gr.Blocks):
-        self.studio, self.clip = studio, studio.clip
+        self.studio, self.clip, self.subjects = studio, studio.clip, subjects(studio.methods)
+        busy = "you are learning already: wait for it, or press Stop first"
+        self.desk = Desk(studio, RUN, 9, busy=busy, failed="Nothing was learned")
         with gr.Row(elem_classes="kit-page"):
             with gr.Column(scale=1, min_width=300):
                 self._lay_out_order()
@@ -75,13 +66,14 @@ class Learn:
     # What is on the page
 
     def _lay_out_order(self) -> None:
-        first, within = next(iter(SUBJECTS)), limits(self.clip)
-        self.subject = gr.Radio(list(SUBJECTS), value=first, label="What to learn")
-        self.explained = gr.HTML(explained(first))
+        first, within = next(iter(self.subjects)), limits(self.clip)
+        titles = [(subject.title, name) for name, subject in self.subjects.items()]
+        self.subject = gr.Radio(titles, value=first, label="What to learn")
+        self.explained = gr.HTML(explained(self.subjects[first]))
         self.scenes = number("Drawn scenes", within.scenes, "of the train split, with their class names and nothing else")
-        self.steps = number("Steps", within.steps, "of each of the prompts")
+        self.steps = number("Steps", within.steps, "of each lesson")
         with gr.Row():
-            self.rate = gr.Number(SUBJECTS[first].rate(self.clip, first), label="Rate", min_width=100)
+            self.rate = gr.Number(self.subjects[first].rate(self.studio), label="Rate", min_width=100)
             self.seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=100)
         titles = [(f"scene {place}: {', '.join(scene_of(place).names)}", place) for place in range(1, len(SCENES) + 1)]
         self.watched = gr.Dropdown([(OPEN, 0), *titles], value=0, label="Picture to watch")
@@ -102,7 +94,7 @@ class Learn:
         self.scores = gr.HTML()
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
-                self.curves = gr.HTML()
+                self.curves = gr.LinePlot(x="step", y="loss", color="lesson", height=240, visible=False, label="Loss")
             with gr.Column(scale=1, min_width=280):
                 self.words = gr.HTML()
         with gr.Column(visible=False) as self.compared:
@@ -120,7 +112,8 @@ class Learn:
         )
         begun.success(friendly(self.work), None, shown, trigger_mode="multiple", concurrency_limit=AT_ONCE, concurrency_id="learn", **QUIET)
         self.stop_button.click(friendly(self.stop), None, None, queue=False, **QUIET)
-        goes = [explore.method, explore.masks.controls["source"], tabs]
+        goes = [explore.method, *explore.sources.values(), tabs]
+        self._sources = [*explore.sources]
         used = self.use_button.click(friendly(self.use), None, goes, **PRIVATE)
         explore.redrawn(used)
 
@@ -135,51 +128,45 @@ class Learn:
             api_name="learn", concurrency_limit=AT_ONCE, concurrency_id="learn",
         )  # fmt: skip
 
-    def choose(self, subject: str):
-        return explained(subject), SUBJECTS[subject].rate(self.clip, subject)
+    def choose(self, name: str):
+        subject = chosen(self.studio, name)
+        return explained(subject), subject.rate(self.studio)
 
     # Working
 
     def begin(self, request: gr.Request, subject, scenes, steps, rate, seed, judged, watched, key: str):
         """The order as it is now, kept until its turn comes."""
         visitor = request.session_hash
-        before = self.studio.shelf.get(visitor, RUN)
-        if before is not None and before.is_going:
-            raise Refused("you are learning already: wait for it, or press Stop first")
-        asked = checked_order(self.clip, subject, scenes, steps, rate, seed, judged)
+        self.desk.check_free(visitor)
+        order = checked_order(self.studio, subject, scenes, steps, rate, seed, judged)
         sample, key = self._watched_sample(visitor, watched, key)
-        known = self.studio.shelf.get(visitor, LEARNED) or self.studio.learned
-        run = Run(asked, known if isinstance(known, FmaWsss) else None, sample, key)
-        if SUBJECTS[subject].needs and run.known is None:
-            raise Refused("segmentation prompts are learned from what classification prompts see: learn these first, or both")
-        self.studio.shelf.put(visitor, RUN, run, 1)
+        known = self._known(visitor, order.subject)
+        if order.subject.needs and known is None:
+            raise Refused(f"this builds on {' and '.join(order.subject.needs)}: learn these first, or all of them")
+        self.desk.take(visitor, Asked(order, known, sample, key))
         waiting = figures.told(f"Waiting for a place: {AT_ONCE} visitors may learn at a time.")
-        return waiting, "", gr.Row(visible=False), gr.skip(), "", "", "", gr.Column(visible=False), None
+        return waiting, "", gr.Row(visible=False), gr.skip(), "", gr.LinePlot(visible=False), "", gr.Column(visible=False), None
+
+    def _known(self, visitor: str, subject: Subject) -> Learned | None:
+        """What this visitor has learned here, or what the app asks with."""
+        name = subject.method.name
+        return self.studio.learned_here(visitor, name) or self.studio.start(name).learned
 
     def work(self, request: gr.Request) -> Iterator:
         """Step by step; after a Stop, what was learned is judged and kept."""
-        run = self.studio.shelf.get(request.session_hash, RUN)
-        if run is None:
-            raise Refused("your order is no longer on the server: press Start again")
-        if not run.ticket.acquire(blocking=False):
-            yield [gr.skip()] * 9
-            return
-        try:
-            yield from self._worked(request.session_hash, run)
-        except OURS as error:
-            yield figures.told(f"Nothing was learned: {error}."), *[gr.skip()] * 8
-            raise
-        finally:
-            run.over.set()
+        visitor = request.session_hash
+        yield from self.desk.work(visitor, lambda run: self._worked(visitor, run))
 
     def _worked(self, visitor: str, run: Run) -> Iterator:
         """What the page shows while it is learned and judged; ends without a word when the visitor has left."""
 
         def gone() -> bool:
-            return self.studio.shelf.get(visitor, RUN) is not run
+            return self.desk.has_left(visitor, run)
 
-        course = Course(self.studio, run.order, run.known)
-        watched = self._watched(visitor, run, course)
+        asked: Asked = run.order
+        course = Course(self.studio, asked.order, asked.known)
+        tokens, _ = self.studio.tokens(visitor, asked.key, course.before, asked.sample.image)
+        watched = Watched(asked.sample, tokens, Kept(limit=2))
         chart, clock, last, next_watch = Chart(), time.monotonic(), 0.0, 0.0
         steps = course.steps()
         for step in steps:
@@ -190,11 +177,11 @@ class Learn:
             if now < last + PAUSE:
                 continue
             last, pictures, words = now, gr.skip(), gr.skip()
-            if now > next_watch and step.task in TASKS:
+            if now > next_watch and step.task in course.subject.lessons:
                 pictures, words = self._looked(course, watched, course.so_far())
                 spent = time.monotonic() - now
                 next_watch = time.monotonic() + spent / WATCHED_SHARE
-            yield progress(course, chart), pictures, gr.skip(), gr.skip(), gr.skip(), chart.html(), words, gr.skip(), gr.skip()
+            yield progress(course, chart), pictures, gr.skip(), gr.skip(), gr.skip(), chart.plot(), words, gr.skip(), gr.skip()
         steps.close()
         if gone():
             return
@@ -204,17 +191,16 @@ class Learn:
             return
         how = "Stopped" if run.stopped.is_set() else "Learned"
         run.stopped.clear()  # a second Stop ends the judging
-        made = ", ".join(f"{course.made[task]} steps of {task} prompts" for task in TASKS if task in course.made)
+        made = ", ".join(f"{course.made[name]} steps of {course.title(name)}" for name in course.subject.lessons if name in course.made)
         sentence = f"{how} after {duration(seconds)}: {made}."
-        file = results_folder() / FILE
-        after.save(file)
-        self.studio.shelf.put(visitor, RESULT, after, sum(map(nbytes, (after.learned.contexts, after.learned.texts))))
+        file = saved(after)
+        self.studio.shelf.put(visitor, RESULT, after, after.learned.nbytes)
         pictures, words = self._looked(course, watched, after)
         with self.studio.lock:
-            slider = last_seeds(watched.view(course.before)), last_seeds(watched.view(after))
+            slider = last_mask(watched.view(course.before)), last_mask(watched.view(after))
         download = gr.DownloadButton(value=str(file))
         waiting = figures.told(sentence + " Judging…")
-        yield waiting, pictures, gr.Row(visible=True), download, "", chart.html(), words, gr.Column(visible=True), slider
+        yield waiting, pictures, gr.Row(visible=True), download, "", chart.plot(), words, gr.Column(visible=True), slider
         table = ""
         for done, scores in course.judged(after):
             if gone():
@@ -222,22 +208,21 @@ class Learn:
             table = score_table(scores, done)
             if run.stopped.is_set():
                 break
-            told = figures.told(f"{sentence} Judging: {done} of {run.order.judged} scenes", done=done, of=run.order.judged)
+            told = figures.told(f"{sentence} Judging: {done} of {asked.order.judged} scenes", done=done, of=asked.order.judged)
             yield told, *[gr.skip()] * 3, table, *[gr.skip()] * 4
         yield figures.told(sentence), *[gr.skip()] * 3, table, *[gr.skip()] * 4
 
     def stop(self, request: gr.Request) -> None:
-        run = self.studio.shelf.get(request.session_hash, RUN)
-        if run is not None:
-            run.stopped.set()
+        self.desk.stop(request.session_hash)
 
     def use(self, request: gr.Request):
         """What was learned becomes what Explore asks with."""
-        learned = self.studio.shelf.get(request.session_hash, RESULT)
-        if learned is None:
+        after = self.studio.shelf.get(request.session_hash, RESULT)
+        if after is None:
             raise Refused("what was learned is no longer on the server: learn it again, or start the app with --weights and your file")
-        self.studio.shelf.put(request.session_hash, LEARNED, learned, sum(map(nbytes, (learned.learned.contexts, learned.learned.texts))))
-        return FMA_WSSS, HERE, gr.Tabs(selected="Explore")
+        name = after.method.name
+        self.studio.keep_learned(request.session_hash, name, after.learned)
+        return name, *[HERE if source == name else gr.skip() for source in self._sources], gr.Tabs(selected="Explore")
 
     # The watched picture
 
@@ -255,37 +240,32 @@ class Learn:
             raise Refused("the picture to watch has none of the 20 classes that are learned: watch a drawn scene")
         return replace(sample, names=names), key
 
-    def _watched(self, visitor: str, run: Run, course: Course) -> Watched:
-        tokens, _ = self.studio.tokens(visitor, run.key, course.method, run.sample.image)
-        proposals, _ = masks.proposals_of(self.studio, visitor, run.key, course.method, run.sample.image)
-        return Watched(run.sample, tokens, proposals)
-
-    def _looked(self, course: Course, watched: Watched, method: FmaWsss) -> tuple[str, str]:
-        """The watched picture's map and seeds with what is learned by now, and what the learned vectors come closest to saying."""
+    def _looked(self, course: Course, watched: Watched, pipeline: Pipeline) -> tuple[str, str]:
+        """The watched picture's map and mask with what is learned by now, and what the learned vectors come closest to saying."""
         with self.studio.lock:
-            view = watched.view(method)
-        name = view.sample.names[0]
-        *_, stage = view.result.votes
-        prefix = "fine_" if stage == "fine" else ""
-        heat = f"{prefix}affinity" if f"{prefix}affinity" in view.result.stages else f"{prefix}cam"
-        score = figures.iou_text(figures.scene_iou(view, masks.stage_labels(view, stage)))
+            view = watched.view(pipeline)
+        name, stages, titles = view.sample.names[0], list(view.result.stages), pipeline.titles
+        last = stages[-1]
+        heat = next((stage for stage in reversed(stages) if stage not in view.result.votes), last)
+        score = figures.iou_text(figures.scene_iou(view, view.result.labels))
         parts = [figures.framed(figures.png_url(view.sample.image), "Picture", html.escape(", ".join(view.sample.names)))]
-        for drawn, which, told in ((masks.heat_picture, heat, f"heat of {html.escape(name)}"), (masks.seeds_picture, stage, score)):
+        shown = ((figures.heat(view, heat, name), titles[heat], f"heat of {html.escape(name)}"), (last_mask(view), titles[last], score))
+        for picture, title, told in shown:
             caption = " · ".join(filter(None, ("now", told)))
-            parts.append(figures.framed(figures.png_url(drawn(view, which)), masks.STAGES[which], caption))
-        return f'<div class="kit-strip kit-watch">{"".join(parts)}</div>', said(course.words(method, name), name, method)
+            parts.append(figures.framed(figures.png_url(picture), html.escape(title), caption))
+        return f'<div class="kit-strip kit-watch">{"".join(parts)}</div>', said(course.words(pipeline, name), name, pipeline)
 
     # For programs
 
     def api_learn(self, subject: str, scenes: float, steps: float, rate: float, seed: float, judged: float) -> Iterator:
-        """Learn prompts from drawn scenes: what ("FMA-WSSS: classification prompts", "FMA-WSSS: segmentation prompts" or "FMA-WSSS: both,
-        one after the other"), scenes of the train split, steps, learning rate, seed, and scenes of the val split to judge by.
+        """Learn from drawn scenes: what ("method: lesson", or "method: all, one after the other"), scenes of the train split, steps,
+        learning rate, seed, and scenes of the val split to judge by.
 
         -> learned prompts (a safetensors file, for --weights), report (JSON: the loss of each step, mIoU 0..1 before and after, settings).
         While it learns the report tells how far it is.
         """
-        known = self.studio.learned if isinstance(self.studio.learned, FmaWsss) else None
-        course = Course(self.studio, checked_order(self.clip, subject, scenes, steps, rate, seed, judged), known)
+        order = checked_order(self.studio, subject, scenes, steps, rate, seed, judged)
+        course = Course(self.studio, order, self._known("", order.subject))
         chart, last = Chart(), 0.0
         for step in course.steps():
             chart.add(step)
@@ -294,9 +274,7 @@ class Learn:
                 yield None, {"task": step.task, "step": step.step, "steps": step.steps}
         after = course.so_far()
         *_, (count, scores) = course.judged(after)
-        file = results_folder() / FILE
-        after.save(file)
-        yield str(file), {
+        yield str(saved(after)), {
             "losses": chart.losses, "miou": scores, "scenes judged": count, "split judged": "val", "model": self.clip.name,
             "settings": after.settings.to_dict(),
         }  # fmt: skip
@@ -323,23 +301,39 @@ class Chart:
         """Steps a second of the task at work."""
         return (self.last.step - self.first + 1) / max(time.monotonic() - self.since, 1e-3)
 
-    def html(self) -> str:
-        return "".join(figures.curve(losses, steps=self.steps[task], title=f"Loss, {task} prompts") for task, losses in self.losses.items())
+    def plot(self) -> gr.LinePlot:
+        """The losses over their steps, up to a few hundred points each; the axis runs to the last step."""
+        rows = [
+            (step + 1, losses[step], lesson)
+            for lesson, losses in self.losses.items()
+            for step in sorted({*range(0, len(losses), max(1, len(losses) // 300)), len(losses) - 1})
+        ]
+        data = pandas.DataFrame(rows, columns=["step", "loss", "lesson"])
+        return gr.LinePlot(data, x_lim=[1, max(self.steps.values(), default=2)], visible=bool(rows))
+
+
+def saved(after: Pipeline):
+    """The file of what was learned, ready to be downloaded."""
+    file = results_folder() / f"{after.method.name.replace('-', '_')}_learned.safetensors"
+    after.save(file)
+    return file
 
 
 def progress(course: Course, chart: Chart) -> str:
     """Which part, how far, how fast, and how long this part will still take."""
     step, rate = chart.last, chart.speed()
     part = f"Part {course.parts.index(step.task) + 1} of {len(course.parts)}"
-    sentence = f"{part} · {TOLD[step.task]}: {step.step} of {step.steps} · {rate:.1f} a second"
+    sentence = f"{part} · {TOLD.get(step.task) or course.title(step.task).capitalize()}: {step.step} of {step.steps} · {rate:.1f} a second"
     if step.step < step.steps:
         sentence += f" · about {duration((step.steps - step.step) / rate)} left of this part"
     return figures.told(sentence, done=step.step, of=step.steps + 1)
 
 
-def said(words: list[list[tuple[str, float]]], name: str, method: FmaWsss) -> str:
+def said(words: list[list[tuple[str, float]]], name: str, pipeline: Pipeline) -> str:
     """The words nearest to each learned vector, in the vectors' order."""
-    shared = list(method.learned.contexts.values())[-1].ndim == 2
+    if not words:
+        return ""
+    shared = list(pipeline.learned.tensors.values())[-1].ndim == 2
     whose = "which all classes share" if shared else f"of {name}"
     spans = []
     for nearest in words:
@@ -372,14 +366,12 @@ def verdict(scores: dict[str, float]) -> str:
     return f"{whose.capitalize()} ({seeds}): {', '.join(told)}."
 
 
-def last_seeds(view: View):
-    return masks.seeds_picture(view, list(view.result.votes)[-1])
+def last_mask(view: View):
+    return figures.plain_mask(view, view.result.labels)
 
 
-def explained(subject: str) -> str:
-    if subject not in SUBJECTS:
-        raise Refused(f"expected something to learn out of {'; '.join(SUBJECTS)}, got {subject!r}"[:400])
-    return f'<p class="kit-fine">{html.escape(SUBJECTS[subject].told)}</p>'
+def explained(subject: Subject) -> str:
+    return f'<p class="kit-fine">{html.escape(subject.told)}</p>'
 
 
 def number(label: str, within: tuple[int, int, int], info: str) -> gr.Slider:
@@ -390,7 +382,3 @@ def number(label: str, within: tuple[int, int, int], info: str) -> gr.Slider:
 def scene_of(place: int, side: int = 160) -> Sample:
     """A scene of Explore's gallery, counted from 1."""
     return next(toy_samples("val", 1, size=side, start=SCENES[place - 1]))
-
-
-def nbytes(tensors: dict) -> int:
-    return sum(tensor.nbytes for tensor in tensors.values())

@@ -155,6 +155,11 @@ class Course:
         """Of the drawn scenes, in pixels."""
         return SCENES_SIDES[0] if self.studio.clip.is_tiny else SCENES_SIDES[1]
 
+    def title(self, part: str) -> str:
+        """What a part of learning is called: a lesson by its title."""
+        lesson = self.subject.method.lessons.get(part)
+        return lesson.title.lower() if lesson else part
+
     def so_far(self) -> Pipeline | None:
         """A method with what is learned by now; None before there is anything."""
         if not any(self.made.get(name) for name in self.subject.lessons):
@@ -180,8 +185,8 @@ class Course:
             with self.studio.lock:
                 tokens = after.encode(sample.image)
             for title, pipeline in pipelines.items():
-                if pipeline is None:
-                    continue
+                if pipeline is self.before and (self.subject.needs or pipeline.learned is None):
+                    continue  # its answers are among those of the others
                 with self.studio.lock:
                     *_, result = pipeline.steps(sample, tokens=tokens, kept=kept)
                 for stage in result.votes or [list(result.stages)[-1]]:
@@ -208,10 +213,10 @@ class _Drawn:
         )  # fmt: skip
 
 
-def _before(pipeline: Pipeline, subject: Subject) -> Pipeline | None:
-    """The method as it asks before learning; None where what it builds on is all there is."""
+def _before(pipeline: Pipeline, subject: Subject) -> Pipeline:
+    """The method as it asks before learning."""
     start = pipeline.method.lessons[subject.lessons[0]].start
     if subject.needs or start is None:
-        return None
+        return pipeline
     about = {"classes": list(VOC_CLASSES), "settings": pipeline.settings.to_dict()}
     return replace(pipeline, learned=Learned(start(pipeline, VOC_CLASSES), about))
