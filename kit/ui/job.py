@@ -32,7 +32,7 @@ REPORT_HEAD = ("file", "state", "classes", "scores", "seconds", "mask", "reason"
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be done: the files as they were sent, where their classes come from, the method as it is set, whether overlays are wanted."""
+    """What is to be done: the files as they were sent, where their classes come from, the method as set, whether overlays are wanted."""
 
     uploads: tuple[Upload, ...]
     labelling: str
