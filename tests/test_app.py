@@ -186,7 +186,7 @@ def test_a_scene_that_cannot_be_drawn_is_refused(client):
 def test_bad_settings_files_are_refused_in_a_sentence(server, tmp_path, text):
     path = tmp_path / "settings.json"
     path.write_bytes(text.encode("latin-1"))
-    with pytest.raises(ValueError, match=r"settings|power|classes"):
+    with pytest.raises(ValueError, match=r"settings|power|classes|method"):
         server.page.restored(Visitor(server.page, "restorer"), str(path), ["boat"], "clip-es")
 
 
