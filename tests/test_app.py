@@ -373,7 +373,7 @@ def test_leakage_tells_on_what_a_mask_lies(visitor):
 def test_templates_have_the_numbers_of_the_sweep_and_scenes_are_encoded_once(client, server):
     templates = ["a photo of a {}.", "a drawing of a {}.", "a sketch of a {}."]
     report = client.predict(templates, 7, {"power": 3}, api_name="/templates")
-    method = ClipEs(server.clip, power=3)
+    method = ClipEs(server.clip, power=3, refiner="none")
     encoded = encode_all(method, toy_samples("val", 7, size=160), split="val")
     expected = sweep(method, encoded, template=templates)
     calls = server.clip.calls
@@ -436,14 +436,20 @@ def measured(server, visitor, over=THIS, scenes=10, own=""):
 def test_the_open_picture_is_measured_without_the_encoder(server, visitor):
     visitor.move(refiner="none")
     page, calls = server.pages["Prompts"], server.clip.calls
-    *_, (told, rows, said) = measured(server, visitor, own="a portrait of some {}.")
+    *_, (told, rows, said, plot) = measured(server, visitor, own="a portrait of some {}.")
     assert len(rows) >= 30 and {"a portrait of some {}.", "a clean origami {}."} <= {row[0] for row in rows}
     assert [row[3] for row in rows] == sorted((row[3] for row in rows), reverse=True) and all(row[1] is not None for row in rows)
-    assert said.count("<circle") == len(rows) and "Rank correlation" in said and "'portrait'" in told and "horse, sheep" in told
+    assert (
+        len(plot.value["data"]) == len(rows)
+        and plot.visible
+        and "Rank correlation" in said
+        and "'portrait'" in told
+        and "horse, sheep" in told
+    )
     bars, heats = page.compare_words(visitor, "sheep", ["couch", "giraffe"])
     assert bars.count("<meter") == heats.count("<img") == 6 and "decoy: a word of sofa" in bars and "'giraffe'" in bars
     *_, (told, pictures, rows) = page.leave_out(visitor)
-    words = server.page.preset.background
+    words = server.page.studio.start(server.page.studio.default).settings.background
     assert pictures.count("<img") == 3 and {row[0] for row in rows} == {"nothing", "all words", *words}
     shares = [row[1] for row in rows]
     assert shares == sorted(shares, reverse=True) and rows[[row[0] for row in rows].index("nothing")][1:] == [0, rows[-1][2], 0]
@@ -452,12 +458,12 @@ def test_the_open_picture_is_measured_without_the_encoder(server, visitor):
 
 def test_one_class_has_no_sharpness_and_a_photo_no_iou(server, visitor):
     visitor.move(refiner="none", classes=["sheep"])
-    _, rows, said = next(measured(server, visitor))
-    assert rows and all(row[1] is None and row[3] is not None for row in rows) and "two or more" in said and "<circle" not in said
+    _, rows, said, plot = next(measured(server, visitor))
+    assert rows and all(row[1] is None and row[3] is not None for row in rows) and "two or more" in said and not plot.visible
     photo = Sample(np.zeros((64, 64, 3), np.uint8), ("cow", "sheep"))
     visitor.key = server.page.studio.keep(visitor.session_hash, photo)
     visitor.move(classes=["cow", "sheep"], shown="cow")
-    _, rows, said = next(measured(server, visitor))
+    _, rows, said, _ = next(measured(server, visitor))
     assert rows and all(row[3] is None for row in rows) and "Nobody knows the truth" in said
     *_, (_, _, rows) = server.pages["Prompts"].leave_out(visitor)
     assert all(row[2] is None for row in rows)
@@ -471,7 +477,7 @@ def test_stop_keeps_the_rows_and_other_visitors_go_on(server, visitor, monkeypat
         pass
     rows = next(mine)[1]
     server.pages["Prompts"].stop(visitor)
-    ((told, kept, _),) = mine
+    ((told, kept, *_),) = mine
     assert kept == rows and f"Stopped: {len(rows)} of" in told and "<progress" not in told
     assert len(next(theirs)[1]) >= 2  # nobody stopped them
     server.pages["Prompts"].stop(other)
@@ -644,9 +650,9 @@ def test_a_batch_takes_explores_settings(server, visitor, scenes):
     with zipfile.ZipFile(button.value["path"] if isinstance(button.value, dict) else button.value) as archive:
         path = scenes[0].parent / "settings.json"
         path.write_bytes(archive.read("settings.json"))
-    _, *updates = server.page.restored(str(path), [])
+    _, method, *updates = server.page.restored(visitor, str(path), ["cow"], visitor.method)
     restored = dict(zip(server.page.controls, updates, strict=True))
-    assert restored["power"] == 4 and restored["classes"] == ["cow"] and restored["background"] == ["sea", "mud"]
+    assert restored[method, "power"] == 4 and restored["classes"] == ["cow"] and restored[method, "background"] == ["sea", "mud"]
 
 
 def test_a_result_that_is_too_large_ends_the_batch(server, visitor, scenes, monkeypatch):

@@ -52,10 +52,21 @@ def test_stuff_is_zero_exactly_on_objects_and_known_elsewhere(place):
         assert scene.stuff.max() < len(STUFF)
 
 
-@pytest.mark.parametrize(("place", "stuff"), [
-    ("sea", "sea"), ("grass", "grass"), ("road", "road"), ("indoor", "floor"), ("plain", "paper"), ("railroad", "railroad"), ("sky", "sky"),
-    ("lake", "lake"), ("ground", "ground"), ("forest", "tree"),
-])
+@pytest.mark.parametrize(
+    ("place", "stuff"),
+    [
+        ("sea", "sea"),
+        ("grass", "grass"),
+        ("road", "road"),
+        ("indoor", "floor"),
+        ("plain", "paper"),
+        ("railroad", "railroad"),
+        ("sky", "sky"),
+        ("lake", "lake"),
+        ("ground", "ground"),
+        ("forest", "tree"),
+    ],
+)
 def test_a_place_shows_its_stuff(place, stuff):
     for seed in range(3):
         scene = draw(seed, size=64, place=place, classes=("bird",), style="wide")
@@ -158,18 +169,21 @@ def test_split_seed():
             split_seed("val", index)
 
 
-@pytest.mark.parametrize(("request_", "words"), [
-    ({"classes": ("boot",)}, "unknown class 'boot': choose one of aeroplane, bicycle"),
-    ({"place": "moon"}, "unknown place 'moon': choose one of sky, sea"),
-    ({"style": "baroque"}, "unknown style 'baroque': choose one of photo, close-up"),
-    ({"world": "coco"}, "unknown world 'coco': choose one of voc, web"),
-    ({"classes": "boat"}, "got the single text 'boat'"),
-    ({"classes": ()}, "1 to 4 asked classes, got 0"),
-    ({"classes": ("boat",) * 5}, "1 to 4 asked classes, got 5"),
-    ({"size": 8}, "size is a number of pixels or"),
-    ({"size": (64, 64, 3)}, "size is a number of pixels or"),
-    ({"seed": -1}, "a seed is a whole number from 0 up, got -1"),
-])
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        ({"classes": ("boot",)}, "unknown class 'boot': choose one of aeroplane, bicycle"),
+        ({"place": "moon"}, "unknown place 'moon': choose one of sky, sea"),
+        ({"style": "baroque"}, "unknown style 'baroque': choose one of photo, close-up"),
+        ({"world": "coco"}, "unknown world 'coco': choose one of voc, web"),
+        ({"classes": "boat"}, "got the single text 'boat'"),
+        ({"classes": ()}, "1 to 4 asked classes, got 0"),
+        ({"classes": ("boat",) * 5}, "1 to 4 asked classes, got 5"),
+        ({"size": 8}, "size is a number of pixels or"),
+        ({"size": (64, 64, 3)}, "size is a number of pixels or"),
+        ({"seed": -1}, "a seed is a whole number from 0 up, got -1"),
+    ],
+)
 def test_wrong_requests_say_what_is_known(request_, words):
     with pytest.raises(ValueError, match=words):
         draw(**{"seed": 0, **request_})

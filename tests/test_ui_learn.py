@@ -13,14 +13,12 @@ from gradio_client.exceptions import AppError
 from kit.data import toy_samples
 from kit.learned import load_learned
 from kit.methods import FmaWsss
-from kit.ui import figures
-from kit.ui.explore import CLIP_ES
-from kit.ui.learn import explained, verdict
-from kit.ui.lesson import SUBJECTS, Course, checked_order, limits
-from kit.ui.masks import HERE, TITLE
-from kit.ui.session import Refused
+from kit.ui.learn import Chart, verdict
+from kit.ui.lesson import Course, checked_order, limits
+from kit.ui.session import HERE, Refused
 
-FIRST, SECOND, BOTH = SUBJECTS
+NAME = FmaWsss.name
+FIRST, SECOND, BOTH = (f"{NAME}: {what}" for what in ("classification", "segmentation", "all, one after the other"))
 SMALL = {"scenes": 8, "steps": 3, "rate": 0.002, "seed": 0, "judged": 4}
 
 
@@ -44,10 +42,7 @@ def started(server, visitor, subject=FIRST, watched=0, **changes):
 
 
 def small(server, subject=FIRST, **changes):
-    return checked_order(server.clip, subject, *(SMALL | changes).values())
-
-
-# Orders
+    return checked_order(server.page.studio, subject, *(SMALL | changes).values())
 
 
 @pytest.mark.parametrize(
@@ -72,7 +67,7 @@ def test_numbers_are_checked_on_the_server(server, changes, says):
 
 
 def test_only_what_is_on_the_list_can_be_learned(server):
-    for refused in (lambda: small(server, "everything"), lambda: explained("everything"), lambda: small(server, None)):
+    for refused in (lambda: small(server, "everything"), lambda: server.pages["Learn"].choose("everything"), lambda: small(server, None)):
         with pytest.raises(Refused, match="expected something to learn"):
             refused()
 
@@ -83,16 +78,13 @@ def test_a_large_model_on_a_processor_has_lower_limits(server):
     assert limits(SimpleNamespace(is_tiny=False, device=torch.device("cuda"))) == limits(server.clip)
 
 
-# Lessons
-
-
 def test_a_lesson_moves_the_prompts_and_tells_what_they_say(server):
     course = Course(server.page.studio, small(server, steps=5), None)
     assert course.so_far() is None
     tasks = [step.task for step in course.steps()]
     assert tasks == ["drawing"] * 8 + ["encoding"] + ["classification"] * 5
     after = course.so_far()
-    before, learned = (method.learned.contexts["classification"] for method in (course.before, after))
+    before, learned = (method.learned.tensors["classification"] for method in (course.before, after))
     assert (before - learned).abs().max() > 1e-4 and after.learned.about["steps made"] == {"classification": 5}
     words = course.words(after, "boat")
     assert len(words) == 16 and all(len(nearest) == 3 for nearest in words)
@@ -103,31 +95,28 @@ def test_what_is_learned_so_far_is_what_a_step_has_reached(server):
     steps, seen = course.steps(), []
     for step in steps:
         if step.task == "classification":
-            seen.append(course.so_far().learned.contexts["classification"])
+            seen.append(course.so_far().learned.tensors["classification"])
             if step.step == 3:
                 break
     steps.close()
-    assert torch.equal(course.so_far().learned.contexts["classification"], seen[-1]) and not torch.equal(seen[-1], seen[-2])
+    assert torch.equal(course.so_far().learned.tensors["classification"], seen[-1]) and not torch.equal(seen[-1], seen[-2])
 
 
 def test_segmentation_prompts_keep_the_classification_prompts_they_build_on(server):
     with pytest.raises(Refused, match="learn these first"):
         Course(server.page.studio, small(server, SECOND), None)
-    known = server.page.studio.learned
+    known = server.page.studio.start(NAME).learned
     course = Course(server.page.studio, small(server, SECOND, steps=2), known)
     tasks = {step.task for step in course.steps()}
     assert tasks == {"drawing", "encoding", "coarse seeds", "segmentation"}
-    after = course.so_far().learned.contexts
-    assert torch.equal(after["classification"], known.learned.contexts["classification"])
-    assert not torch.equal(after["segmentation"], known.learned.contexts["segmentation"])
-    assert list(course.before.learned.contexts) == ["classification"]  # also when learning is over
+    after = course.so_far().learned.tensors
+    assert torch.equal(after["classification"], known.tensors["classification"])
+    assert not torch.equal(after["segmentation"], known.tensors["segmentation"])
+    assert list(course.before.learned.tensors) == ["classification"]  # also when learning is over
     assert course.words(course.so_far(), "boat") != course.words(course.so_far(), "cow")  # each class has its own
     *_, (count, scores) = course.judged(course.so_far())
     assert count == 4
-    assert list(scores) == ["hand-written prompts: coarse seeds", "learned prompts: coarse seeds", "learned prompts: fine seeds"]
-
-
-# The page
+    assert list(scores) == ["hand-crafted prompts: coarse", "learned prompts: coarse", "learned prompts: fine"]
 
 
 def test_learning_is_watched_judged_kept_and_used_in_explore(server, visitor):
@@ -136,21 +125,25 @@ def test_learning_is_watched_judged_kept_and_used_in_explore(server, visitor):
     assert any("Part 3 of 3" in sentence and "a second" in sentence for sentence in told)
     assert "Learned after" in told[-1] and "3 steps of classification prompts" in told[-1]
     pictures = [step[1] for step in seen if isinstance(step[1], str) and step[1]]
-    assert len(pictures) > 1 and "heat of horse" in pictures[-1] and "Coarse seeds" in pictures[-1] and "IoU of this scene" in pictures[-1]
+    assert len(pictures) > 1 and "heat of horse" in pictures[-1] and "coarse seeds" in pictures[-1] and "IoU of this scene" in pictures[-1]
     assert any("16 learned vectors, which all classes share" in step[6] for step in seen if isinstance(step[6], str))
-    assert "Over 4 scenes of the val split" in seen[-1][4] and "prompts before learning: coarse seeds" in seen[-1][4]
+    assert "Over 4 scenes of the val split" in seen[-1][4] and "prompts before learning: coarse" in seen[-1][4]
     button = next(step[3] for step in reversed(seen) if isinstance(step[3], gr.DownloadButton))
     path = button.value["path"] if isinstance(button.value, dict) else button.value
     _, about = load_learned(path)
     assert about["steps made"] == {"classification": 3} and about["images"] == 8
-    kept = FmaWsss.load(path, server.clip)
+    kept = FmaWsss(server.clip, learned=path)
 
-    method, source, _ = page.use(visitor)
-    assert (method, source) == (TITLE, HERE)
-    knobs = {name: part.value for name, part in server.page.masks.controls.items()} | {"source": HERE}
-    ((strip, _),) = server.page.redraw_masks(visitor, TITLE, visitor.key, ["horse"], 0.6, "turbo", "horse", *knobs.values())
-    assert "Coarse seeds" in strip and "Fine seeds" not in strip
-    assert server.page.masks.view(visitor.session_hash).method.learned.fingerprint == kept.learned.fingerprint
+    method, source, *_ = page.use(visitor)
+    assert (method, source) == (NAME, HERE)
+    asked = server.page.studio.pipeline(visitor.session_hash, NAME, {"prompts from": HERE})
+    assert asked.learned.fingerprint == kept.learned.fingerprint and list(asked.titles) == ["cam", "affinity", "coarse"]
+
+
+def test_a_method_of_ones_own_is_learned(server, visitor, own):
+    seen = list(started(server, visitor, f"{own.name}: texts"))
+    assert "Learned after" in seen[-1][0] and "3 steps of texts" in seen[-1][0] and "learned prompts: otsu" in seen[-1][4]
+    assert server.pages["Learn"].use(visitor)[0] == own.name
 
 
 def test_stop_keeps_what_was_learned(server, visitor):
@@ -207,7 +200,7 @@ def test_the_model_is_free_between_two_steps(server, visitor):
 
 
 def test_segmentation_prompts_need_others_first(server, visitor, monkeypatch):
-    monkeypatch.setattr(server.page.studio, "learned", None)
+    monkeypatch.setattr(server.pages["Learn"], "_known", lambda *_: None)
     with pytest.raises(Refused, match="learn these first"):
         started(server, visitor, SECOND)
 
@@ -235,48 +228,31 @@ def test_a_loss_that_is_no_number_ends_in_a_sentence(server, visitor, monkeypatc
     assert "Nothing was learned" in last[0]
 
 
-def test_explores_refiner_waits_while_the_other_method_is_chosen(server, visitor):
-    server.page.redraw(visitor, visitor.key, {}, *({name: part.value for name, part in server.page.controls.items()}
-                       | {"classes": ["horse"], "words": [], "shown": "horse"}).values())  # fmt: skip
-    assert list(server.page.refine(visitor, "CAM", "Truth", TITLE)) == [[gr.skip()] * 4]
-    assert next(server.page.refine(visitor, "CAM", "Truth", CLIP_ES)) == [gr.skip()] * 4  # an iteration of the refiner
-    assert server.page.choose_method(TITLE)[0].visible is False and server.page.choose_method(CLIP_ES)[0].visible is True
-
-
-# Curves and words
-
-
-def test_a_curve_runs_to_the_last_step():
-    drawn = figures.curve([4.0, 2.0, 1.0], steps=9, title="Loss")
-    each = drawn.split('class="kit-each" points="')[1].split('"')[0].split()
-    points = [tuple(map(float, point.split(","))) for point in each]
-    assert len(points) == 3 and points[0][1] < points[1][1] < points[2][1]  # falling, and y points down
-    assert points[2][0] - points[0][0] == pytest.approx((560 - 12 - 58) / 4, abs=0.2)  # two of eight steps
-    assert "Loss: 4 at step 1, 1 at step 3 of 9" in drawn
-    assert "nan" not in figures.curve([2.0], steps=1, title="Loss")
-    assert len(figures.curve(list(range(5000)), steps=5000, title="Loss")) < 15_000
+def test_the_plot_runs_to_the_last_step(server):
+    chart = Chart()
+    chart.losses, chart.steps = {"one": [4.0, 2.0, 1.0], "two": [1.0] * 5000}, {"one": 9, "two": 5000}
+    plot = chart.plot()
+    assert plot.x_lim == [1, 5000] and plot.visible and len(plot.value["data"]) < 500
+    assert not Chart().plot().visible
 
 
 def test_a_verdict_compares_with_everything_else():
-    scores = {"hand-written prompts: coarse seeds": 0.5, "prompts before learning: coarse seeds": 0.1, "learned prompts: fine seeds": 0.47}
-    told = "3.0 points below hand-written prompts (coarse seeds), 37.0 points above prompts before learning (coarse seeds)"
-    assert verdict(scores) == f"Learned prompts (fine seeds): {told}."
-
-
-# For programs
+    scores = {"hand-crafted prompts: coarse": 0.5, "prompts before learning: coarse": 0.1, "learned prompts: fine": 0.47}
+    told = "3.0 points below hand-crafted prompts (coarse), 37.0 points above prompts before learning (coarse)"
+    assert verdict(scores) == f"Learned prompts (fine): {told}."
 
 
 def test_a_program_can_learn(server):
     client = Client(server.url, verbose=False)
     path, report = client.predict(FIRST, *SMALL.values(), api_name="/learn")
     assert len(report["losses"]["classification"]) == 3 and report["scenes judged"] == 4 and report["split judged"] == "val"
-    asked_with = ("hand-written prompts", "prompts before learning", "learned prompts")
-    assert list(report["miou"]) == [f"{title}: coarse seeds" for title in asked_with]
-    learned = FmaWsss.load(path, server.clip)
+    asked_with = ("hand-crafted prompts", "prompts before learning", "learned prompts")
+    assert list(report["miou"]) == [f"{title}: coarse" for title in asked_with]
+    learned = FmaWsss(server.clip, learned=path)
     course = Course(server.page.studio, small(server), None)
     for _ in course.steps():
         pass
-    assert torch.equal(learned.learned.contexts["classification"], course.so_far().learned.contexts["classification"])
+    assert torch.equal(learned.learned.tensors["classification"], course.so_far().learned.tensors["classification"])
     for asked, says in (((FIRST, 8, 0, 0.1, 0, 4), "steps"), (("all", 8, 2, 0.1, 0, 4), "something to learn")):
         with pytest.raises(AppError, match=says):
             client.predict(*asked, api_name="/learn")

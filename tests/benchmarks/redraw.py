@@ -119,9 +119,7 @@ class Hand:
     def refine(self) -> int:
         """The refiner after a move, to its end or until it is dropped -> how many iterations ran."""
         steps = sum(1 for _ in self.page.refine(VISITOR, self.key, "cam", "Pseudo mask"))
-        return min(
-            steps, self.values.get((self.method, "iterations"), 1)
-        )  # and one for the page when it has finished
+        return min(steps, self.values.get((self.method, "iterations"), 1))  # and one for the page when it has finished
 
     def refine_until_next_move(self) -> tuple[int, float]:
         """The refiner, dropped by a move in another thread -> iterations run, seconds from the move to the end."""
