@@ -14,7 +14,7 @@ from kit.learned import Learned
 from kit.method import Kept, Pipeline
 from kit.ui import ask, figures
 from kit.ui.explore import SCENES, Explore
-from kit.ui.lesson import TOLD, Course, Order, Subject, checked_order, chosen, limits, subjects
+from kit.ui.lesson import Course, Order, Subject, checked_order, chosen, limits, subjects
 from kit.ui.running import Desk, Run, duration
 from kit.ui.session import HERE, PRIVATE, QUIET, Look, Refused, Studio, View, friendly, results_folder
 from kit.words import VOC_CLASSES
@@ -323,7 +323,7 @@ def progress(course: Course, chart: Chart) -> str:
     """Which part, how far, how fast, and how long this part will still take."""
     step, rate = chart.last, chart.speed()
     part = f"Part {course.parts.index(step.task) + 1} of {len(course.parts)}"
-    sentence = f"{part} · {TOLD.get(step.task) or course.title(step.task).capitalize()}: {step.step} of {step.steps} · {rate:.1f} a second"
+    sentence = f"{part} · {course.doing(step.task)}: {step.step} of {step.steps} · {rate:.1f} a second"
     if step.step < step.steps:
         sentence += f" · about {duration((step.steps - step.step) / rate)} left of this part"
     return figures.told(sentence, done=step.step, of=step.steps + 1)

@@ -160,6 +160,10 @@ class Course:
         lesson = self.subject.method.lessons.get(part)
         return lesson.title.lower() if lesson else part
 
+    def doing(self, part: str) -> str:
+        """What happens in a part, as a sentence begins."""
+        return f"Learning {self.title(part)}" if part in self.subject.lessons else TOLD.get(part, part.capitalize())
+
     def so_far(self) -> Pipeline | None:
         """A method with what is learned by now; None before there is anything."""
         if not any(self.made.get(name) for name in self.subject.lessons):
