@@ -164,19 +164,19 @@ def sharpened(image, scores, *, iterations):
     return (iterations * scores).softmax(0)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_functions_of_ones_own_make_the_masks_and_stand_in_the_manifest(clip, data, samples, tmp_path, workers):
-    here = [lambda image, scores, sharper=sharper: (sharper * scores).softmax(0) for sharper in (1, 2)]  # no other process can have these
-    for number, refiner in enumerate((sharpened, *here)):
-        own = ClipEs(clip, side=64, cam=rollout, refiner=refiner, iterations=3)
-        done(own, data, tmp_path / str(number), batch=4, maps=True, overlays=True, workers=workers)
-        check_files(own, samples[:3], tmp_path / str(number))
-        made_with = read_manifest(tmp_path / str(number))["made_with"]
-        assert made_with["settings"]["cam"] == "rollout" and made_with["code"] == own.code and set(own.code) == {"cam", "refiner"}
+def test_functions_of_ones_own_make_the_masks_and_stand_in_the_manifest(clip, data, samples, tmp_path):
+    here, other = (lambda image, scores, sharper=sharper: (sharper * scores).softmax(0) for sharper in (1, 2))  # for no other process
+    for refiner in (sharpened, here):
+        pipeline = ClipEs(clip, side=64, cam=rollout, refiner=refiner, iterations=3)
+        out = tmp_path / refiner.__name__
+        done(pipeline, data, out, batch=4, maps=True, overlays=True, workers=2)
+        check_files(pipeline, samples[:3], out)
+        made_with = read_manifest(out)["made_with"]
+        assert made_with["settings"]["cam"] == "rollout" and made_with["code"] == pipeline.code and set(pipeline.code) == {"cam", "refiner"}
     with pytest.raises(ManifestError, match="the code of refiner=<lambda> [0-9a-f]{16}, now <lambda> [0-9a-f]{16}: choose another --out"):
-        done(own, data, tmp_path / "1", batch=4)
+        done(pipeline.changed(refiner=other), data, out, batch=4)
     with pytest.raises(ManifestError, match="the code of cam=rollout .*, now null"):
-        done(own.changed(cam="softmax"), data, tmp_path / "2", batch=4)
+        done(pipeline.changed(cam="softmax"), data, out, batch=4)
 
 
 def test_a_method_that_learns_writes_its_own_masks_and_says_what_it_learned(clip, data, samples, data_of, tmp_path):
