@@ -5,16 +5,26 @@ import pytest
 from kit.manifest import Journal, ManifestError, differences, file_of, is_file_name, merge_journals, read_manifest, write_file
 
 
-def test_differences_are_told_in_words():
-    old = {"model": "tiny", "settings": {"power": 1, "layers": [0, 1]}}
-    assert differences(old, {"model": "tiny", "settings": {"power": 1, "layers": (0, 1)}}) == []
-    assert differences(old, {"model": "tiny", "settings": {"power": 2, "layers": (0, 1)}}) == ["power=1, now 2"]
-    assert differences(old, {"model": "other", "settings": {"power": 1}}) == ["model=tiny, now other", "layers=[0, 1], now null"]
+def test_differences_are_told_in_words(own):
+    def told(old, new):
+        return differences(old, new, own)
+
+    old = {"model": "tiny", "settings": {"strictness": 1, "background": ["sky", "sea"]}}
+    assert told(old, {"model": "tiny", "settings": {"strictness": 1.0, "background": ("sky", "sea")}}) == []
+    assert told(old, {"model": "other", "settings": {"strictness": 2, "background": ["sky", "sea"]}}) == [
+        "model=tiny, now other", "strictness=1.0, now 2.0"
+    ]  # fmt: skip
+    assert told(old, {**old, "settings": {**old["settings"], "learning": {"steps": 9}}}) == ["learning.steps=20, now 9"]
+    assert told({**old, "code": {"stage otsu": "above a1"}}, {**old, "code": {"stage otsu": "above b2"}}) == [
+        "the code of stage otsu=above a1, now above b2"
+    ]  # fmt: skip
+    assert told({**old, "method": "another"}, {**old, "method": "otsu", "settings": {}}) == ["method=another, now otsu"]
+    assert told({**old, "settings": {"gone": 3}}, {**old, "settings": {"gone": 4}}) == ["gone=3, now 4"]  # as they are
     old = {"pictures": 3, "list of pictures": "0a1b"}
-    assert differences(old, {"pictures": 3, "list of pictures": "2c3d"}) == ["another list of pictures"]
-    assert differences(old, {"pictures": 4, "list of pictures": "2c3d"}) == ["pictures=3, now 4"]
-    told = differences({"words": "a" * 100}, {"words": "b"})
-    assert told[0].endswith("..., now b") and len(told[0]) < 80
+    assert told(old, {"pictures": 3, "list of pictures": "2c3d"}) == ["another list of pictures"]
+    assert told(old, {"pictures": 4, "list of pictures": "2c3d"}) == ["pictures=3, now 4"]
+    (long,) = told({"words": "a" * 100}, {"words": "b"})
+    assert long.endswith("..., now b") and len(long) < 80
 
 
 @pytest.mark.parametrize("name", ["", ".hidden", "a/b", "a\\b", "a\0", "a:b", "a\n"])
