@@ -48,13 +48,13 @@ def progress(title: str, total: int, *, unit: str = "images", quiet: bool = Fals
     from tqdm import tqdm
 
     class Lines(tqdm):
-        @staticmethod
-        def status_printer(file) -> Callable[[str], None]:
-            return lambda line: line and print(line, file=file, flush=True)
+        def display(self, msg: str | None = None, pos: int | None = None) -> None:
+            if msg is None:  # else it is the empty line over a bar that has ended
+                print(self, file=sys.stderr, flush=True)
 
     on_lines = {"delay": LINE_EVERY, "mininterval": LINE_EVERY, "bar_format": LINE}
-    kind, how = (tqdm, {"leave": False}) if sys.stderr.isatty() else (Lines, on_lines)
-    with kind(total=total, desc=title, unit=unit.removesuffix("s"), disable=quiet, file=sys.stderr, **how) as bar:
+    kind, how = (tqdm, {}) if sys.stderr.isatty() else (Lines, on_lines)
+    with kind(total=total, desc=title, unit=unit.removesuffix("s"), disable=quiet, file=sys.stderr, leave=False, **how) as bar:
         yield bar
 
 
