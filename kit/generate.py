@@ -159,7 +159,7 @@ def planned(pipeline: Pipeline, data: DataSet, *, batch: int = 16, skip_bad: boo
     pictures' sizes, the settings and `batch`.   Raises DataError, ImageError or ClipError for a picture that cannot be used, unless
     `skip_bad`.
     """
-    layers, side = len(_layers(pipeline) or range(pipeline.clip.layer_count)), pipeline.settings.side
+    layers, side = len(layers_of([pipeline]) or range(pipeline.clip.layer_count)), pipeline.settings.side
 
     def grid_and_pixels(entry: Entry) -> tuple[tuple[int, int], int] | str:
         try:
@@ -190,11 +190,6 @@ def planned(pipeline: Pipeline, data: DataSet, *, batch: int = 16, skip_bad: boo
         sizes.append(pixels)
     batches += [tuple(members) for members, _ in open_batches.values()]
     return Plan(tuple(sorted(batches)), tuple(refused))
-
-
-def _layers(pipeline: Pipeline) -> list[int] | None:
-    """The blocks whose attention is kept: all of them for functions of one's own, which may read more than the settings ask for."""
-    return None if pipeline.code else layers_of([pipeline])
 
 
 def ask_each(pipeline: Pipeline, names: Sequence[str], image: np.ndarray, tokens: Tokens) -> list[str]:
@@ -324,7 +319,7 @@ class _Work:
                 if missing.keys() & set(asked):  # all of the batch, for a picture's mask must not depend on what is there already
                     clock = time.perf_counter()
                     pixels = torch.stack([read[index].pixels for index in asked])
-                    tokens = self.pipeline.clip.encode(pixels, layers=_layers(self.pipeline))
+                    tokens = self.pipeline.clip.encode(pixels, layers=layers_of([self.pipeline]))
                     share = (time.perf_counter() - clock) / len(asked)
                     if not asked_alone:
                         ask_each(self.pipeline, self.data.classes, read[asked[0]].sample.image, tokens.image(0))

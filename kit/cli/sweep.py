@@ -56,6 +56,7 @@ def sweep(
     python -m kit sweep --knob power=1,2 --data voc --root VOC2012 --images 50 --model ViT-B-16-quickgelu:openai
     """
     from kit import sweep as ablation
+    from kit.batches import layers_of
     from kit.data import DataError
     from kit.evaluate import check_truth
     from kit.images import ImageError
@@ -80,7 +81,6 @@ def sweep(
             raise options.OptionError(f"--seeds {seeds}: only {output.counted(len(pictures), 'images')} to cut into so many draws")
         pipeline = choice.pipeline(options.loaded_clip(model, device, precision=precision, data=data), data)
         variants = [pipeline.changed(**dict(zip(values, each, strict=True))) for each in itertools.product(*values.values())]
-        layers = sorted({layer for variant in variants for layer in variant.layers}) or None
         options.check_words(variants if values.keys() & {"template", "background", "synonyms"} else variants[:1], pictures.classes)
     refused = list(pictures.refused)
     # Read, encoded, measured: three steps a picture.
@@ -96,7 +96,7 @@ def sweep(
                 pipeline,
                 read(),
                 split=pictures.split if data == "toy" else f"{pictures.split} of {data}".strip(),
-                layers=layers,
+                layers=layers_of(variants),
                 classes=pictures.classes,
                 progress=lambda _: bar.update(),
             )

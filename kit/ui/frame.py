@@ -64,11 +64,6 @@ CSS = """
 .kit-told img { height: 56px; border-radius: 6px; }
 .kit-words li { grid-template-columns: minmax(7em, 12em) minmax(60px, 1fr) 4.5em minmax(0, 13em) !important; padding: 1px 0; }
 .kit-mark { color: var(--body-text-color-subdued); font-size: .8rem; }
-.kit-scatter { width: 100%; max-width: 560px; height: auto; color: var(--body-text-color); }
-.kit-scatter text { fill: currentColor; font-size: 11px; }
-.kit-scatter line { stroke: currentColor; stroke-opacity: .25; }
-.kit-scatter circle { fill: var(--color-accent); fill-opacity: .75; stroke: var(--body-background-fill); }
-.kit-scatter circle:hover { fill-opacity: 1; stroke: currentColor; stroke-width: 2; }
 .kit-many { grid-template-columns: repeat(5, minmax(0, 1fr)); }
 .kit-many img, .kit-many .kit-empty { height: auto; }
 .kit-many .kit-empty { aspect-ratio: 1; }
@@ -83,13 +78,7 @@ CSS = """
 .kit-regions g:hover path { fill-opacity: .8; stroke: #000; stroke-opacity: 1; stroke-width: 2; }
 .kit-regions g:hover text { display: inline; }
 .kit-regions figcaption { display: flex; flex-wrap: wrap; gap: 0 8px; font-size: .84rem; }
-.kit-regions figcaption span, .kit-curve figcaption span { color: var(--body-text-color-subdued); }
-.kit-curve { margin: 0; min-width: 0; }
-.kit-curve figcaption { display: flex; gap: 0 8px; font-size: .84rem; }
-.kit-curve polyline { fill: none; stroke: var(--color-accent); }
-.kit-curve .kit-each { stroke-opacity: .35; }
-.kit-curve .kit-mean { stroke-width: 2.5; }
-.kit-said { display: flex; flex-wrap: wrap; gap: 3px 6px; font-size: .86rem; }
+.kit-regions figcaption span, .kit-said { display: flex; flex-wrap: wrap; gap: 3px 6px; font-size: .86rem; }
 .kit-said span { padding: 0 7px; border: 1px solid var(--border-color-primary); border-radius: 99px; white-space: nowrap; }
 .kit-fine { margin: 0; font-size: .82rem; line-height: 1.4; color: var(--body-text-color-subdued); }
 .kit-rows { max-height: 420px; overflow: auto; contain: inline-size; border: 1px solid var(--border-color-primary); border-radius: 8px; }

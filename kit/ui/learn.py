@@ -94,7 +94,9 @@ class Learn:
         self.scores = gr.HTML()
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
-                self.curves = gr.LinePlot(x="step", y="loss", color="lesson", height=240, visible=False, label="Loss")
+                self.curves = gr.LinePlot(
+                    x="step", y="loss", color="lesson", height=240, visible=False, label="Loss", elem_classes="kit-plot"
+                )
             with gr.Column(scale=1, min_width=280):
                 self.words = gr.HTML()
         with gr.Column(visible=False) as self.compared:

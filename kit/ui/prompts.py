@@ -97,7 +97,13 @@ class Prompts:
                 with gr.Column(scale=4, min_width=280):
                     self.said = gr.HTML(elem_classes="kit-notes")
                     self.scatter = gr.ScatterPlot(
-                        x=SHARPNESS, y=MIOU, tooltip=["template", SHARPNESS, MIOU], height=300, visible=False, label="Sharpness and mIoU"
+                        x=SHARPNESS,
+                        y=MIOU,
+                        tooltip=["template", SHARPNESS, MIOU],
+                        height=300,
+                        visible=False,
+                        label="Sharpness and mIoU",
+                        elem_classes="kit-plot",
                     )
 
     def _lay_out_words(self) -> None:
