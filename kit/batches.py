@@ -61,7 +61,7 @@ def encoded(
 
 
 def layers_of(pipelines: Sequence[Pipeline]) -> list[int] | None:
-    """The blocks whose attention they read; None, all of them, where no setting says which or where a function of one's own may read any."""
+    """The blocks whose attention they read; None, all of them, where no setting says which, or a function of one's own may read any."""
     wanted = [() if pipeline.code else pipeline.layers for pipeline in pipelines]
     return sorted({layer for layers in wanted for layer in layers}) if all(wanted) else None
 

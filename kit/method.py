@@ -209,8 +209,8 @@ class Method:
             for name in self.belongs:
                 if chosen.value(name) != made_with.value(name):
                     raise SettingsError(
-                        f"{name} belongs to what was learned and cannot be changed: give learned=None for hand-crafted prompts, "
-                        "or learn others with python -m kit fit",
+                        f"{name} belongs to what was learned and cannot be changed: ask without it (learned=None, --weights none), "
+                        "or learn anew (kit.fit, python -m kit fit)",
                         name,
                     )
         return Pipeline(self, clip, chosen, learned)

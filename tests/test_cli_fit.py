@@ -15,10 +15,8 @@ import torch
 from typer.testing import CliRunner
 
 from kit.__main__ import app
-from kit.cli import options
 from kit.cli.output import learning
-from kit.data import Sample, toy_data, toy_samples
-from kit.encode import Clip
+from kit.data import toy_data, toy_samples
 from kit.evaluate import evaluate
 from kit.fit import FitStep
 from kit.images import load_mask, save_image
@@ -39,17 +37,7 @@ def quick(**changes):
 QUICK = quick()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def clip():
-    return Clip.load("tiny", device="cpu")
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def kit(*arguments):
@@ -75,18 +63,15 @@ def learned(tmp_path_factory):
     return file, result.stdout
 
 
-# fit
-
-
 def test_fit_learns_writes_and_says_what_it_did(learned, clip):
     file, said = learned
     assert [path.name for path in file.parent.iterdir()] == [file.name]
     contexts, about = load_learned(file)
     assert list(contexts) == ["classification", "segmentation"] and contexts["classification"].shape[0] == 2
-    assert (about["data"], about["split"], about["images"], about["settings"]["steps"]) == ("toy", "train", 12, 4)
+    assert (about["data"], about["split"], about["images"], about["settings"]["coarse"]["steps"]) == ("toy", "train", 12, 4)
     assert "learned from 12 images of split train of toy, labels: what is drawn, in" in said
     assert re.search(r"classification: 2 x \d+ numbers, loss \d\.\d+ at step 1, \d\.\d+ at step 4", said)
-    assert f"--weights {file}" in said and FmaWsss.load(file, clip).learned.classes == toy_data("train", 1).classes
+    assert f"--weights {file}" in said and FmaWsss(clip, learned=file).learned.classes == toy_data("train", 1).classes
 
 
 def test_a_file_that_is_there_is_kept_unless_it_is_another_one(learned, tmp_path):
@@ -108,7 +93,9 @@ def test_restart_learns_anew_and_the_tasks_can_be_learned_one_by_one(learned, tm
     first, both = tmp_path / "first.safetensors", tmp_path / "both.safetensors"
     only = kit("fit", "--out", first, *QUICK, "--tasks", "classification")
     assert only.exit_code == 0 and "segmentation:" not in only.stdout
-    assert refused(kit("fit", "--out", both, *QUICK, "--tasks", "segmentation"), "learn these first")
+    assert refused(
+        kit("fit", "--out", both, *QUICK, "--tasks", "segmentation"), "segmentation builds on classification: learn that first, or both"
+    )
     second = kit("fit", "--out", both, *QUICK, "--tasks", "segmentation", "--weights", first)
     assert second.exit_code == 0 and "classification: 2 x 128 numbers, learned before" in second.stdout
     for name, vectors in load_learned(file)[0].items():
@@ -117,15 +104,18 @@ def test_restart_learns_anew_and_the_tasks_can_be_learned_one_by_one(learned, tm
     assert anew.exit_code == 0 and both.read_bytes() == file.read_bytes()
 
 
+def test_a_method_that_learns_nothing_is_refused(tmp_path):
+    assert refused(kit("fit", "--out", tmp_path / "x", *TOY, "--method", "clip-es"), "--method clip-es", "learns nothing")
+
+
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (("--method", "clip-es"), ("--method clip-es", "learns nothing")),
-        (("--method", "magic"), ("--method magic",)),
-        (("--tasks", "dancing"), ("dancing", "classification and segmentation")),
+        (("--method", "magic"), ("a method out of clip-es, fma-wsss", "got 'magic'")),
+        (("--tasks", "dancing"), ("out of classification, segmentation", "dancing")),
         (("--out", "no/such/folder/x"), ("--out no/such/folder/x", "no folder")),
-        (("--set", "speed=1"), ("--set speed", "fine_rate")),
-        (("--set", "fine_horizon=3"), ("fine_horizon at least fine_steps",)),
+        (("--set", "speed=1"), ("--set speed", "fine.rate")),
+        (("--set", "fine_horizon=3"), ("horizon at least steps", "horizon 3")),
         (("--parts", "99"), ("parts 99", "at most the 12 pictures of a batch")),
         (("--data", "voc"), ("--data voc needs --root DIR",)),
         (("--weights", "no/such/file"), ("no/such/file", "there is no such file")),
@@ -160,7 +150,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_file(learned, tmp_path, numb
     assert not file.exists() and (way / "classification.safetensors").exists() and not said[0], said
     if number == signal.SIGTERM:
         assert program.returncode == 143 and said[1].splitlines()[-1] == "stopped; run the same command again to go on"
-    assert refused(kit("fit", "--out", file, *QUICK), "fine_steps=40, now 8", "--restart")
+    assert refused(kit("fit", "--out", file, *QUICK), "fine.steps=40, now 8", "--restart")
     again = kit("fit", "--out", file, *long)
     assert again.exit_code == 0 and "classification: 2 x 128 numbers, learned before" in again.stdout and not way.exists()
     unbroken = kit("fit", "--out", tmp_path / "unbroken", *long)
@@ -188,30 +178,31 @@ def test_progress_is_said_task_by_task(monkeypatch, capsys):
         for step in steps:
             tell(step)
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0] == "encoding: 32 of 64" and lines[1].startswith("encoding: 64 of 64, ") and lines[1].endswith("0 s left")
-    assert lines[2] == "classification: 7 of 9, loss 1.5000" and "steps/s" in lines[3] and "loss" not in lines[3]
-
-
-# --weights
+    counts = ["encoding: 0 of 64", "encoding: 32 of 64", "encoding: 64 of 64"]
+    counts += ["classification: 0 of 9", "classification: 7 of 9", "classification: 8 of 9"]
+    assert [line.split(",")[0] for line in lines] == counts
+    assert lines[4].endswith("left, loss 1.5000") and "step/s" in lines[4] and "loss" not in lines[5]
 
 
 def test_evaluate_with_what_was_learned(learned, clip, tmp_path):
     file, _ = learned
     result = kit("evaluate", *TOY, "--images", 2, "--weights", file, "--json", tmp_path / "r.json", "--workers", 1)
     assert result.exit_code == 0, (result.output, result.exception)
-    method = FmaWsss.load(file, clip)
-    for part in ("hand-written prompts", "fine seeds", "oracle vote: knows the truth", "control", "that vote: superpixels"):
+    method = FmaWsss(clip, learned=file)
+    for part in ("hand-crafted prompts", "fine seeds", "oracle vote: knows the ground truth", "control", "that vote: superpixels"):
         assert part in result.stdout
     assert f"learned from 12 images of split train of toy, labels: what is drawn; fingerprint {method.learned.fingerprint}" in result.stdout
     written, expected = json.loads((tmp_path / "r.json").read_text()), evaluate(method, toy_data("val", 2, size=32)).to_dict()
     assert written["stages"] == expected["stages"] and written["learned"]["fingerprint"] == method.learned.fingerprint
     by_hand = kit("evaluate", *TOY, "--images", 1, "--method", "fma-wsss", "--weights", "none", "--set", "regions=[40,20,8]")
-    assert by_hand.exit_code == 0 and "hand-written prompts: nothing learned" in by_hand.stderr and "fine seeds" not in by_hand.stdout
+    assert (
+        by_hand.exit_code == 0 and "prompts are hand-crafted: nothing was learned" in by_hand.stderr and "fine seeds" not in by_hand.stdout
+    )
 
 
 def test_generate_and_segment_with_what_was_learned(learned, clip, tmp_path):
     file, _ = learned
-    method = FmaWsss.load(file, clip)
+    method = FmaWsss(clip, learned=file)
     made = kit("generate", "--out", tmp_path / "out", *TOY, "--images", 2, "--weights", file, "--workers", 1)
     assert made.exit_code == 0 and "2 of 2 masks" in made.stdout, (made.output, made.exception)
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
@@ -223,7 +214,7 @@ def test_generate_and_segment_with_what_was_learned(learned, clip, tmp_path):
     result = kit("segment", tmp_path / "scene.png", "--classes", "dog,boat", "--out", tmp_path / "masks", "--weights", file)
     assert result.exit_code == 0, (result.output, result.exception)
     numbers = np.array([0, 12, 4, *[255] * 253])
-    expected = numbers[method.pseudo_mask(method.segment(Sample(scene, ("dog", "boat")))).numpy()]
+    expected = numbers[method.segment(scene, names=("dog", "boat")).pseudo_mask.numpy()]
     np.testing.assert_array_equal(load_mask(tmp_path / "masks" / "scene.png"), expected)
     about = json.loads((tmp_path / "masks" / "scene_settings.json").read_text())
     assert about["settings"]["learned"] == method.learned.fingerprint and "fine" in about["planes"]
@@ -231,13 +222,26 @@ def test_generate_and_segment_with_what_was_learned(learned, clip, tmp_path):
     assert refused(zebra, "learned for 20 classes, zebra is none of them")
 
 
-def test_what_the_kit_brings_is_asked_unless_words_are_wanted(learned, monkeypatch, tmp_path):
-    file, _ = learned
-    assert options.method_and_weights("fma-wsss", None, "ViT-B-16:random") == ("fma-wsss", None)
-    monkeypatch.setattr(options, "SHIPPED", file)
-    assert options.method_and_weights("fma-wsss", None, "tiny") == ("fma-wsss", file)
-    assert options.method_and_weights("fma-wsss", "none", "tiny") == ("fma-wsss", None)
-    assert options.method_and_weights(None, None, "tiny") == ("clip-es", None)
+def test_what_the_kit_brings_is_asked_unless_words_are_wanted(clip, tmp_path):
+    save_image(tmp_path / "scene.png", next(toy_samples("val", 1, size=32)).image)
+    for weights, learned in ((), load_learned(FmaWsss.shipped)[0]), (("--weights", "none"), {}):
+        made = kit(
+            "segment",
+            tmp_path / "scene.png",
+            "--classes",
+            "dog",
+            "--method",
+            "fma-wsss",
+            "--out",
+            tmp_path / "out",
+            "--device",
+            "cpu",
+            *weights,
+        )
+        assert made.exit_code == 0, made.output
+        about = json.loads((tmp_path / "out" / "scene_settings.json").read_text())
+        assert about["settings"].get("learned") == (FmaWsss(clip).learned.fingerprint if learned else None)
+        assert ("fine" in about["planes"]) == bool(learned)
 
 
 @pytest.mark.parametrize("command", ["evaluate", "generate", "segment"])
@@ -257,10 +261,13 @@ def test_files_that_do_not_fit_are_refused(learned, tmp_path, command):
     assert refused(kit(*run, "--weights", foreign), "belongs to the method magic")
     assert refused(kit(*run, "--weights", tmp_path / "text"), "no file of something the kit has learned")
     assert refused(kit(*run, "--weights", file, "--method", "clip-es"), "belongs to the method fma-wsss, not to clip-es")
-    assert refused(kit(*run, "--weights", file, "--set", "context=9"), "belongs to the learned prompts")
-    assert refused(kit(*run, "--weights", file, "--refiner", "crf"), "--refiner crf: fma-wsss has no refiner: its masks vote")
+    assert refused(kit(*run, "--weights", file, "--set", "context=9"), "belongs to what was learned and cannot be changed")
+    assert refused(kit(*run, "--weights", file, "--refiner", "crf"), "--refiner crf: fma-wsss has no setting refiner")
     assert not (tmp_path / "out").exists()
 
 
-def test_sweep_is_for_clip_es(learned):
-    assert refused(kit("sweep", "--method", "fma-wsss", "--knob", "power=1"), "sweep is for clip-es for now")
+def test_sweep_varies_a_setting_of_what_was_learned(learned):
+    file, _ = learned
+    swept = kit("sweep", *TOY, "--images", 3, "--weights", file, "--knob", "fine.box_threshold=0.2,0.5", "--knob", "power=1,2")
+    assert swept.exit_code == 0 and "Method fma-wsss, stage fine." in swept.stdout, swept.output
+    assert refused(kit("sweep", *TOY, "--images", 3, "--weights", file, "--knob", "context=3,4"), "belongs to what was learned")

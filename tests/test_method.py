@@ -422,7 +422,7 @@ def test_settings_that_belong_to_what_was_learned_stay(clip, name):
     changes = {name: other_value(dataclasses.replace(setting, default=shipped.settings.value(name)))}
     if name == "fine.per_class":
         changes["fine.background"] = "words"
-    with pytest.raises(SettingsError, match="belongs to what was learned and cannot be changed: give learned=None"):
+    with pytest.raises(SettingsError, match="belongs to what was learned and cannot be changed: ask without it .learned=None"):
         shipped.changed(**changes)
     shipped.changed(learned=None, **changes)
 

@@ -85,7 +85,7 @@ def fit(
         options.check_file("--out", out)
         chosen = tuple(lessons) if tasks is None else options.listed(tasks, "--tasks")
         if parts is not None:
-            choice.changes |= {f"{lesson.learning}.parts": parts for lesson in lessons.values()}
+            choice.changes.update({f"{lesson.learning}.parts": parts for lesson in lessons.values()})
             choice.check(model, data)
         named_split = split or (None if data == "folder" else "train")
         pictures = options.opened_data(data, root=root, split=named_split, labels=labels, images=images, size=size, skip_bad=skip_bad)

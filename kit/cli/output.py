@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,7 +52,7 @@ def progress(title: str, total: int, *, unit: str = "images", quiet: bool = Fals
             if msg is None:  # else it is the empty line over a bar that has ended
                 print(self, file=sys.stderr, flush=True)
 
-    on_lines = {"delay": LINE_EVERY, "mininterval": LINE_EVERY, "bar_format": LINE}
+    on_lines = {"delay": LINE_EVERY, "mininterval": LINE_EVERY, "miniters": 1, "bar_format": LINE}
     kind, how = (tqdm, {}) if sys.stderr.isatty() else (Lines, on_lines)
     with kind(total=total, desc=title, unit=unit.removesuffix("s"), disable=quiet, file=sys.stderr, leave=False, **how) as bar:
         yield bar
@@ -61,15 +61,14 @@ def progress(title: str, total: int, *, unit: str = "images", quiet: bool = Fals
 @contextmanager
 def learning(*, quiet: bool = False) -> Iterator[Callable[["FitStep"], None]]:
     """How far learning is, on stderr, one part after the other; yields what to call with each step."""
-    with progress("", 1, unit="steps", quiet=quiet) as bar:
-        part = None
+    with ExitStack() as opened:
+        part = bar = None
 
         def tell(step: "FitStep") -> None:
-            nonlocal part
+            nonlocal part, bar
             if step.task != part:
-                part = step.task
-                bar.reset(step.steps)
-                bar.set_description_str(part, refresh=False)
+                opened.close()
+                part, bar = step.task, opened.enter_context(progress(step.task, step.steps, unit="steps", quiet=quiet))
             bar.set_postfix_str(f"loss {step.loss:.4f}" if step.losses else "", refresh=False)
             bar.update(step.step - bar.n)
 
