@@ -14,19 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image, ImageChops, ImageDraw
 
-PAINT = (
-    (200, 40, 40),
-    (40, 80, 190),
-    (235, 235, 230),
-    (40, 130, 70),
-    (235, 190, 40),
-    (60, 60, 65),
-    (170, 175, 180),
-    (230, 120, 40),
-    (110, 60, 140),
-    (70, 160, 190),
-    (150, 30, 60),
-)
+PAINT = ((200, 40, 40), (40, 80, 190), (235, 235, 230), (40, 130, 70), (235, 190, 40), (60, 60, 65), (170, 175, 180), (230, 120, 40),
+         (110, 60, 140), (70, 160, 190), (150, 30, 60))
 WOOD = ((150, 100, 60), (110, 70, 40), (190, 145, 95), (225, 215, 200), (80, 55, 40))
 SKIN = ((240, 200, 170), (225, 175, 140), (190, 135, 95), (140, 90, 60), (100, 65, 45))
 GLASS = (120, 165, 190)
@@ -80,9 +69,8 @@ class Pen:
         self.parts.append(Part(np.asarray(points, float).reshape(-1, 2), np.asarray(colour, float), clip))
         return len(self.parts) - 1
 
-    def ellipse(
-        self, cx: float, cy: float, rx: float, ry: float, colour: ArrayLike, *, turn: float = 0.0, clip: int | None = None, steps: int = 22
-    ) -> int:
+    def ellipse(self, cx: float, cy: float, rx: float, ry: float, colour: ArrayLike, *, turn: float = 0.0, clip: int | None = None,
+                steps: int = 22) -> int:
         """An ellipse around (cx, cy), turned by radians against the clock."""
         angle = np.linspace(0, 2 * np.pi, steps, endpoint=False)
         x, y = rx * np.cos(angle), ry * np.sin(angle)
@@ -123,11 +111,8 @@ class Pen:
 
         def cap(end: int, way: float) -> list[np.ndarray]:
             forward, aside = along[end] * way, across[end] * way
-            return [
-                path[end] + (forward + aside) * width[end] * 0.36,
-                path[end] + forward * width[end] / 2,
-                path[end] + (forward - aside) * width[end] * 0.36,
-            ]
+            return [path[end] + (forward + aside) * width[end] * 0.36, path[end] + forward * width[end] / 2,
+                    path[end] + (forward - aside) * width[end] * 0.36]
 
         outline = [*left, *cap(-1, 1.0), *right[::-1], *cap(0, -1.0)]
         return self.poly(outline, colour, clip)
@@ -211,9 +196,8 @@ def placed_points(pen: Pen, *, x: float, y: float, scale: float, flip: bool = Fa
     return np.split(points, np.cumsum(sizes)[:-1])
 
 
-def rasterise(
-    pen: Pen, height: int, width: int, *, x: float, y: float, scale: float, flip: bool = False, turn: float = 0.0, ink: Ink | None = None
-) -> Stamp | None:
+def rasterise(pen: Pen, height: int, width: int, *, x: float, y: float, scale: float, flip: bool = False, turn: float = 0.0,
+              ink: Ink | None = None) -> Stamp | None:
     """The pen as pixels of a (height, width) picture, drawn twice as large and averaged; None when it lies outside.
 
     x, y in pixels: the middle of its lower edge; scale: pixels per local unit.
@@ -228,7 +212,7 @@ def rasterise(
     image = Image.new("RGBA", ((right - left) * SUPERSAMPLING, (bottom - top) * SUPERSAMPLING), (0, 0, 0, 0))
     shapes = [(shape - (left, top)) * SUPERSAMPLING for shape in shapes]
     paint_parts(image, pen.parts, shapes, ink)
-    pixels = np.asarray(image.convert("RGBa").reduce(SUPERSAMPLING), np.float32)  # RGBa: averaging must not mix in the empty pixels
+    pixels = np.asarray(image.convert("RGBa").reduce(SUPERSAMPLING), np.float32)   # RGBa: averaging must not mix in the empty pixels
     return Stamp(top, left, pixels[..., :3], pixels[..., 3] / 255)
 
 
@@ -303,11 +287,11 @@ def texture_sheets() -> dict[str, list[list[np.ndarray]]]:
 def noise_sheet(rng: np.random.Generator, weights: Sequence[float]) -> Image.Image:
     total = np.zeros((TEXTURE_SIDE, TEXTURE_SIDE), np.float32)
     for size, weight in zip(OCTAVES, weights, strict=True):
-        grid = np.pad(rng.standard_normal((size, size)).astype(np.float32), 2, mode="wrap")  # wrapped: no seam where the sheet repeats
+        grid = np.pad(rng.standard_normal((size, size)).astype(np.float32), 2, mode="wrap")   # wrapped: no seam where the sheet repeats
         cell = TEXTURE_SIDE // size
         border = 2 * cell
         smooth = Image.fromarray(grid).resize(((size + 4) * cell,) * 2, Image.Resampling.BICUBIC)
-        total += weight * np.asarray(smooth)[border : border + TEXTURE_SIDE, border : border + TEXTURE_SIDE]
+        total += weight * np.asarray(smooth)[border:border + TEXTURE_SIDE, border:border + TEXTURE_SIDE]
     return Image.fromarray(total)
 
 
@@ -321,7 +305,7 @@ def texture(rng: np.random.Generator, height: int, width: int, *, side: float, k
 
     stretch: how much longer the pattern is along the rows.   -> float32 (height, width), mean about 0, deviation about 1
     """
-    choice, sheet, row, column = rng.random(4)  # always four numbers, so that the next texture does not depend on this one
+    choice, sheet, row, column = rng.random(4)   # always four numbers, so that the next texture does not depend on this one
     kind = kind or tuple(OCTAVE_WEIGHTS)[int(choice * len(OCTAVE_WEIGHTS))]
     step = TEXELS_PER_PICTURE / side
     level = min(2, max(0, int(math.log2(step)))) if step > 1 else 0

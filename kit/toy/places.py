@@ -14,34 +14,8 @@ from numpy.typing import ArrayLike
 
 from kit.toy.pen import PAINT, WOOD, Pen, Stamp, darker, jitter, lighter, pick, rasterise, texture, uniform
 
-STUFF = (
-    "object",
-    "sky",
-    "cloud",
-    "sea",
-    "lake",
-    "grass",
-    "road",
-    "railroad",
-    "tree",
-    "building",
-    "house",
-    "mountain",
-    "rock",
-    "ground",
-    "wall",
-    "floor",
-    "beach",
-    "sign",
-    "bridge",
-    "fence",
-    "lamp",
-    "paper",
-    "picture",
-    "window",
-    "carpet",
-    "flowers",
-)
+STUFF = ("object", "sky", "cloud", "sea", "lake", "grass", "road", "railroad", "tree", "building", "house", "mountain", "rock", "ground",
+         "wall", "floor", "beach", "sign", "bridge", "fence", "lamp", "paper", "picture", "window", "carpet", "flowers")
 STUFF_ID = {name: index for index, name in enumerate(STUFF)}
 
 Choice = TypeVar("Choice")
@@ -77,19 +51,8 @@ class Canvas:
     def texture(self, height: int, width: int, kind: str | None = None, stretch: float = 1.0) -> np.ndarray:
         return texture(self.grain, height, width, side=self.side, kind=kind, stretch=stretch)
 
-    def band(
-        self,
-        stuff: str,
-        top: float,
-        colour: ArrayLike,
-        end_colour: ArrayLike | None = None,
-        *,
-        bottom: float = 1.0,
-        rough: float = 0.05,
-        kind: str | None = None,
-        stretch: float = 1.0,
-        wave: float = 0.0,
-    ) -> None:
+    def band(self, stuff: str, top: float, colour: ArrayLike, end_colour: ArrayLike | None = None, *, bottom: float = 1.0,
+             rough: float = 0.05, kind: str | None = None, stretch: float = 1.0, wave: float = 0.0) -> None:
         """Fill from `top` to `bottom` with a gradient; wave: how far the upper edge goes up and down."""
         height, width, rng = self.height, self.width, self.rng
         edge = np.full(width, top, np.float32)
@@ -102,7 +65,7 @@ class Canvas:
         last = height if bottom >= 1 else min(height, int(bottom * height) + 2)
         grain = self.texture(last - first, width, kind, stretch)
         rows = np.arange(first, last, dtype=np.float32)[:, None]
-        cover = np.clip(rows - edge * height + 0.5, 0, 1)  # (rows, W): half-covered pixels at the edge
+        cover = np.clip(rows - edge * height + 0.5, 0, 1)   # (rows, W): half-covered pixels at the edge
         if bottom < 1:
             cover *= np.clip(bottom * height - rows + 0.5, 0, 1)
         part = np.clip((rows / height - top) / max(1e-3, bottom - top), 0, 1)[..., None]
@@ -113,25 +76,15 @@ class Canvas:
         region += cover[..., None] * (shade * (1 + self.roughness * rough * grain)[..., None] - region)
         self.stuff[first:last][cover > 0.5] = STUFF_ID[stuff]
 
-    def item(
-        self,
-        stuff: str,
-        pen: Pen,
-        x: float,
-        y: float,
-        *,
-        width: float | None = None,
-        height: float | None = None,
-        turn: float = 0.0,
-        rough: float = 0.05,
-    ) -> None:
+    def item(self, stuff: str, pen: Pen, x: float, y: float, *, width: float | None = None, height: float | None = None, turn: float = 0.0,
+             rough: float = 0.05) -> None:
         """Stamp a thing whose lower edge has its middle at (x, y); exactly one of width and height, in shares."""
         low, high = pen.bounds()
         scale = width * self.width / (high - low)[0] if height is None else height * self.height / (high - low)[1]
         flip = bool(self.rng.random() < 0.5)
         stamp = rasterise(pen, self.height, self.width, x=x * self.width, y=y * self.height, scale=scale, flip=flip, turn=turn)
         shape = (1, 1) if stamp is None else stamp.alpha.shape
-        grain = self.texture(*shape) if rough else None  # drawn for unseen things too: the next grain is then the same at every size
+        grain = self.texture(*shape) if rough else None   # drawn for unseen things too: the next grain is then the same at every size
         if stamp is None:
             return
         self.put(stamp, stamp.colour if grain is None else stamp.colour * (1 + self.roughness * rough * grain)[..., None])
@@ -163,7 +116,6 @@ class Canvas:
 
 
 # Things that stand in places; like the drawings of the classes, in local units.
-
 
 def tree(rng: np.random.Generator) -> Pen:
     pen, green = Pen(), pick(rng, [(50, 110, 50), (70, 130, 55), (40, 90, 50), (110, 130, 50), (170, 110, 40)])
@@ -317,15 +269,10 @@ def carpet(rng: np.random.Generator) -> Pen:
 
 # What several places share.
 
-
 def paint_sky(canvas: Canvas, horizon: float) -> None:
     rng = canvas.rng
-    clear, hazy, evening, deep = (
-        ((70, 125, 205), (165, 205, 240)),
-        ((140, 165, 190), (205, 215, 222)),
-        ((90, 110, 170), (250, 190, 140)),
-        ((45, 95, 185), (120, 175, 230)),
-    )
+    clear, hazy, evening, deep = (((70, 125, 205), (165, 205, 240)), ((140, 165, 190), (205, 215, 222)), ((90, 110, 170), (250, 190, 140)),
+                                  ((45, 95, 185), (120, 175, 230)))
     top, low = weighted(rng, {clear: 0.55, hazy: 0.2, evening: 0.15, deep: 0.1})
     canvas.band("sky", -0.01, jitter(rng, top, 10), jitter(rng, low, 10), bottom=horizon + 0.05, rough=0.012, kind="smooth")
     for _ in range(rng.integers(0, 4 if horizon < 0.9 else 6)):
@@ -355,7 +302,6 @@ def paint_skyline(canvas: Canvas, horizon: float, weights: Mapping[str, float]) 
 
 
 # The places.
-
 
 def sky(canvas: Canvas) -> None:
     """Nothing but sky and perhaps clouds."""
@@ -451,9 +397,8 @@ def railroad(canvas: Canvas) -> None:
 def indoor(canvas: Canvas) -> None:
     """A room: a wall with pictures and windows, a floor, sometimes a carpet."""
     rng, corner = canvas.rng, uniform(canvas.rng, 0.55, 0.78)
-    wall = pick(
-        rng, [(225, 215, 195), (200, 210, 215), (190, 205, 180), (235, 225, 215), (215, 180, 165), (170, 185, 205), (240, 235, 225)]
-    )
+    wall = pick(rng, [(225, 215, 195), (200, 210, 215), (190, 205, 180), (235, 225, 215), (215, 180, 165), (170, 185, 205),
+                      (240, 235, 225)])
     canvas.band("wall", -0.01, wall, darker(wall, 0.93), rough=0.02, kind="smooth")
     paper = weighted(rng, {"stripes": 0.25, "bricks": 0.15, "plain": 0.6})
     if paper == "stripes":
@@ -518,16 +463,8 @@ def plain(canvas: Canvas) -> None:
 
 
 PAINTERS: dict[str, Callable[[Canvas], None]] = {
-    "sky": sky,
-    "sea": sea,
-    "lake": lake,
-    "grass": grass,
-    "road": road,
-    "railroad": railroad,
-    "indoor": indoor,
-    "ground": ground,
-    "forest": forest,
-    "plain": plain,
+    "sky": sky, "sea": sea, "lake": lake, "grass": grass, "road": road, "railroad": railroad, "indoor": indoor, "ground": ground,
+    "forest": forest, "plain": plain,
 }
 PLACES = tuple(PAINTERS)
 OUTSIDE_PAPER = tuple(name for name in PLACES if name != "plain")

@@ -25,39 +25,20 @@ from kit.words import VOC_CLASSES
 DRAWINGS = {**VEHICLES, **ANIMALS, **THINGS}
 CLASS_ID = {name: index for index, name in enumerate(VOC_CLASSES, start=1)}
 
-STYLES = (
-    "photo",
-    "close-up",
-    "wide",
-    "drawing",
-    "sketch",
-    "painting",
-    "cartoon",
-    "origami",
-    "grey",
-    "dark",
-    "bright",
-    "blurry",
-    "pixelated",
-    "jpeg",
-)
+STYLES = ("photo", "close-up", "wide", "drawing", "sketch", "painting", "cartoon", "origami", "grey", "dark", "bright", "blurry",
+          "pixelated", "jpeg")
 WORLDS = ("voc", "web")
 
 # Seeds that never meet: a method is tuned on val and measured on held_out; web is what the tiny CLIP learns from.
-SPLITS = {
-    "train": range(0, 1_000_000),
-    "val": range(1_000_000, 1_100_000),
-    "held_out": range(1_100_000, 1_200_000),
-    "web": range(10_000_000, 20_000_000),
-}
+SPLITS = {"train": range(0, 1_000_000), "val": range(1_000_000, 1_100_000), "held_out": range(1_100_000, 1_200_000),
+          "web": range(10_000_000, 20_000_000)}
 
 VOC_STYLES = {"photo": 0.7, "close-up": 0.15, "wide": 0.15}
 COMMON_WEB_STYLES = {"photo": 0.44, "close-up": 0.1, "wide": 0.08}
-WEB_STYLES = {
-    style: COMMON_WEB_STYLES.get(style, (1 - sum(COMMON_WEB_STYLES.values())) / (len(STYLES) - len(COMMON_WEB_STYLES))) for style in STYLES
-}
-WEB_BROAD = 0.75  # share of web scenes with a random place and random company
-WEB_EMPTY = 0.12  # share of web scenes without any object
+WEB_STYLES = {style: COMMON_WEB_STYLES.get(style, (1 - sum(COMMON_WEB_STYLES.values())) / (len(STYLES) - len(COMMON_WEB_STYLES)))
+              for style in STYLES}
+WEB_BROAD = 0.75   # share of web scenes with a random place and random company
+WEB_EMPTY = 0.12   # share of web scenes without any object
 COUNTS = {1: 0.56, 2: 0.27, 3: 0.12, 4: 0.05}
 
 # Where the voc world finds a class; what is missing to 1 is any place.
@@ -99,10 +80,10 @@ MATES: dict[str, tuple[str, ...]] = {
 
 MOST_OBJECTS = 4
 SMALLEST_SIDE = 16
-VISIBLE = 0.01  # least share of the picture an object must show, on the small layout map (there are 0.6 % left in every picture)
-LAYOUT_SIDE = 96  # pixels of the layout map's shorter side
-PLACEMENTS = 8  # tries before the objects are lined up
-STUFF_SHARE = 0.005  # least share of the picture for a stuff to be called present
+VISIBLE = 0.01        # least share of the picture an object must show, on the small layout map (there are 0.6 % left in every picture)
+LAYOUT_SIDE = 96      # pixels of the layout map's shorter side
+PLACEMENTS = 8        # tries before the objects are lined up
+STUFF_SHARE = 0.005   # least share of the picture for a stuff to be called present
 
 
 @dataclass(frozen=True)
@@ -151,15 +132,8 @@ class Standing:
     flip: bool
 
 
-def draw(
-    seed: int,
-    *,
-    size: int | tuple[int, int] = 160,
-    world: str = "voc",
-    classes: Sequence[str] | None = None,
-    place: str | None = None,
-    style: str | None = None,
-) -> Scene:
+def draw(seed: int, *, size: int | tuple[int, int] = 160, world: str = "voc", classes: Sequence[str] | None = None,
+         place: str | None = None, style: str | None = None) -> Scene:
     """The scene of a seed; classes, place and style are asked for or left to the world's own habits.
 
     size: pixels of a square or (rows, columns); world "voc" (biased like VOC) or "web" (any object in any place); classes: 1 to 4
@@ -220,7 +194,6 @@ def check_name(kind: str, name: str, known: Sequence[str]) -> None:
 
 # Choose.
 
-
 def choose(rng: np.random.Generator, world: str, classes: Sequence[str] | None, place: str | None, style: str | None) -> Plan:
     """The plan of a scene: what was asked, and the world's habits for the rest."""
     style = style or weighted(rng, WEB_STYLES if world == "web" else VOC_STYLES)
@@ -276,7 +249,6 @@ def choose_mate(rng: np.random.Generator, first: str, place: str, broad: bool) -
 
 
 # Place.
-
 
 def stand(rng: np.random.Generator, plan: Plan, canvas: Canvas) -> list[Standing]:
     """Every object with its spot, back to front, all of them visible: tried a few times, then lined up."""
@@ -351,9 +323,8 @@ def visible_shares(standing: list[Standing], aspect: float) -> list[float]:
     pen = ImageDraw.Draw(image)
     for index, each in enumerate(standing, start=1):
         parts = each.drawing.pen.parts
-        shapes = placed_points(
-            each.drawing.pen, x=each.x * width, y=each.y * height, scale=each.scale * height, flip=each.flip, turn=each.drawing.turn
-        )
+        shapes = placed_points(each.drawing.pen, x=each.x * width, y=each.y * height, scale=each.scale * height, flip=each.flip,
+                               turn=each.drawing.turn)
         for part, shape in zip(parts, shapes, strict=True):
             if part.clip is None:
                 pen.polygon(shape.ravel().tolist(), fill=index)
@@ -363,26 +334,16 @@ def visible_shares(standing: list[Standing], aspect: float) -> list[float]:
 
 # Paint.
 
-
 def paint_objects(canvas: Canvas, standing: list[Standing], plan: Plan, look: Look) -> np.ndarray:
     """Paint the objects back to front and return their truth.   -> uint8 (H, W), VOC ids"""
     truth = np.zeros((canvas.height, canvas.width), np.uint8)
     unit = canvas.side / 110
-    outlined = canvas.rng.random() < 0.3  # three photos of ten have slightly darker edges
+    outlined = canvas.rng.random() < 0.3   # three photos of ten have slightly darker edges
     outline = look.outline if look.outline or look.facets or not outlined else 0.5
     ink = Ink(outline=outline * unit, facets=look.facets, recolour=look.recolour)
     for each in standing:
-        stamp = rasterise(
-            each.drawing.pen,
-            canvas.height,
-            canvas.width,
-            x=each.x * canvas.width,
-            y=each.y * canvas.height,
-            scale=each.scale * canvas.height,
-            flip=each.flip,
-            turn=each.drawing.turn,
-            ink=ink,
-        )
+        stamp = rasterise(each.drawing.pen, canvas.height, canvas.width, x=each.x * canvas.width, y=each.y * canvas.height,
+                          scale=each.scale * canvas.height, flip=each.flip, turn=each.drawing.turn, ink=ink)
         top, low, left, right = (uniform(canvas.rng, *span) for span in ((1.06, 1.2), (0.74, 0.9), (0.92, 1.08), (0.92, 1.08)))
         height, width = (1, 1) if stamp is None else stamp.alpha.shape
         grain = canvas.texture(height, width)
@@ -421,7 +382,6 @@ def present_stuff(stuff: np.ndarray) -> tuple[str, ...]:
 
 
 # Light.
-
 
 def light(canvas: Canvas) -> None:
     """Light from one side, a tint, more or less contrast and brightness."""
@@ -569,7 +529,6 @@ LOOKS = {
 
 
 # The fingerprint of the drawn world: the tiny CLIP was trained on exactly this one.
-
 
 def fixed_scenes() -> list[Scene]:
     """Twenty scenes that between them use both worlds, several sizes, all hand-made and camera styles and nearly every place."""
