@@ -22,7 +22,6 @@ import torch
 import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor, nn
-from torchvision.ops import masks_to_boxes, nms
 
 from kit.shapes import check_shape
 from kit.weights import WeightsError, hub_file
@@ -301,6 +300,8 @@ def sam_proposals(image: np.ndarray, sam: Sam, settings: SamSettings = PAPER, *,
 
 
 def _sam_steps(image: np.ndarray, sam: Sam, settings: SamSettings, path: Path | None) -> Iterator[SamStep]:
+    from torchvision.ops import nms  # takes seconds to import: not for those who have no SAM
+
     crops = [(box, points) for layer in range(settings.crop_layers + 1) for box, points in _crops(image, sam, settings, layer)]
     total, done = sum(len(points) for _, points in crops), 0
     if path is not None and (found := load_proposals(path)) is not None:
@@ -374,6 +375,8 @@ def _candidates(
     size: tuple[int, int], box: Sequence[int], points: Tensor, prepared: dict, embedding: Tensor, sam: Sam, settings: SamSettings
 ) -> _Candidates:
     """The masks of a batch of points that are good, stable and not cut off."""
+    from torchvision.ops import masks_to_boxes
+
     logits, ious = _decoded(points, embedding, sam)
     good = ious + ious.new_tensor(settings.iou_offsets) > settings.iou  # before they are enlarged, which is most of the work
     levels = good.nonzero()[:, 1]
@@ -393,6 +396,8 @@ def _candidates(
 
 def _settled(found: _Candidates, size: tuple[int, int], crops: int, source: str, settings: SamSettings) -> Proposals:
     """What remains of the candidates of all crops: doubles, small regions and covered parts go."""
+    from torchvision.ops import masks_to_boxes, nms
+
     if crops > 1:
         found = found.at(nms(found.boxes, 1 / found.crop_area, settings.crop_box_overlap))
     masks = _unpacked(found.packed.numpy(), size)
