@@ -1,6 +1,5 @@
 """The loop of everything learnable, on a line through points whose slope is known, and then on a method of one's own."""
 
-import os
 import subprocess
 import sys
 import textwrap
@@ -159,23 +158,17 @@ def test_impossible_schedules_are_refused(values):
         Schedule(*values)
 
 
+def learned_by(rank, folder):
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    task = Line()
+    steps = list(descend(task, SCHEDULE, batch=8, parts=2, rank=rank, world=2))
+    torch.save((task.slope.detach(), [step.loss for step in steps]), f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
 def test_two_processes_learn_what_one_learns_with_two_parts(tmp_path):
-    script = tmp_path / "run.py"
-    script.write_text(
-        textwrap.dedent("""
-        import os, sys, torch
-        from tests.test_fit import Line, SCHEDULE
-        from kit.fit import descend
-        torch.distributed.init_process_group("gloo")
-        rank = torch.distributed.get_rank()
-        task = Line()
-        steps = list(descend(task, SCHEDULE, batch=8, parts=2, rank=rank, world=2))
-        torch.save((task.slope.detach(), [step.loss for step in steps]), f"{sys.argv[1]}/{rank}.pt")
-        torch.distributed.destroy_process_group()
-        """)
-    )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script), str(tmp_path)]
-    subprocess.run(command, check=True, timeout=200, capture_output=True, env={**os.environ, "PYTHONPATH": ".", "OMP_NUM_THREADS": "1"})
+    torch.multiprocessing.spawn(learned_by, (tmp_path,), nprocs=2)
     alone, steps, _ = learned(parts=2)
     for rank in (0, 1):
         slope, losses = torch.load(tmp_path / f"{rank}.pt")

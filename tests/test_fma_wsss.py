@@ -2,9 +2,6 @@
 
 import dataclasses
 import hashlib
-import os
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -274,31 +271,6 @@ def test_learning_that_was_left_goes_on_the_same_way(by_hand, data, learned, tmp
     later = [step for step in again if step.task in LESSONS]
     assert (later[0].task, later[0].step) == {"coarse seeds": (SEGMENTATION, 1)}.get(left_in, (left_in, 4))
     assert equal(again.so_far().learned, learned.learned) and path.exists() and not work.exists()
-
-
-def test_two_processes_learn_what_one_learns_with_two_parts(by_hand, data, tmp_path):
-    changes = {"coarse__parts": 2, "fine__parts": 2}
-    alone = fit(by_hand.changed(**changes), data, progress=False)
-    script = tmp_path / "run.py"
-    script.write_text(
-        "import sys, torch\n"
-        "from kit.data import toy_data\n"
-        "from kit.encode import Clip\n"
-        "from kit.fit import fit\n"
-        "from kit.methods import FmaWsss\n"
-        'torch.distributed.init_process_group("gloo")\n'
-        f"method = FmaWsss(Clip.load('tiny', device='cpu'), learned=None, **{QUICK!r}).changed(**{changes!r})\n"
-        "rank = torch.distributed.get_rank()\n"
-        "fit(method, toy_data('train', 16, size=64), sys.argv[1], rank=rank, world=2, progress=False)\n"
-        "torch.distributed.destroy_process_group()\n"
-    )
-    path = tmp_path / "prompts.safetensors"
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script), str(path)]
-    subprocess.run(command, check=True, timeout=250, capture_output=True, env={**os.environ, "PYTHONPATH": ".", "OMP_NUM_THREADS": "1"})
-    together = Learned.load(path, method=FmaWsss.name, clip=by_hand.clip)
-    for lesson in LESSONS:
-        assert torch.allclose(together.tensors[lesson], alone.learned.tensors[lesson], atol=1e-4), lesson
-    assert not list(tmp_path.glob("*.work"))
 
 
 @pytest.mark.parametrize(("left_in", "message"), [("classification", "other settings"), ("coarse seeds", "learned with settings")])

@@ -486,16 +486,15 @@ PROGRAM = """
     from kit.encode import Clip
     from kit.generate import generate_steps
     from kit.own import method_named
-    from kit.shard import Shard
 
-    def steps(method, out, shard):
+    def steps(method, out):
         squares, wide = toy_data("train", 6, size=64), toy_data("val", 6, size=(48, 80))
         data = dataclasses.replace(squares, entries=tuple(itertools.chain(*zip(squares.entries, wide.entries))))
-        return generate_steps(method_named(method)(Clip.load("tiny", device="cpu"), side=64), data, out, maps=True, batch=2, shard=shard)
+        return generate_steps(method_named(method)(Clip.load("tiny", device="cpu"), side=64), data, out, maps=True, batch=2)
 
     if __name__ == "__main__":
         torch.set_num_threads(1)
-        for step in steps(*sys.argv[1:], Shard.from_environment()):
+        for step in steps(*sys.argv[1:]):
             print(step.id, step.state, flush=True)
 """
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -519,7 +518,7 @@ def program(request, tmp_path_factory):
 def steps_to(program):
     """What the program does, in this process."""
     path, method = program
-    return functools.partial(runpy.run_path(path)["steps"], method, shard=Shard())
+    return functools.partial(runpy.run_path(path)["steps"], method)
 
 
 @pytest.fixture(scope="module")
@@ -545,18 +544,6 @@ def test_a_killed_run_continued_makes_the_same_bytes(program, steps_to, unbroken
     assert files(out) == files(unbroken)
     manifest = read_manifest(out)
     assert manifest["finished"] and len(manifest["runs"]) == 2 and manifest["counts"].keys() <= {"written", "kept"}
-
-
-@pytest.mark.parametrize("program", [str(OWN)], ids=["own"], indirect=True)
-def test_two_processes_make_the_files_of_one_and_one_manifest(program, unbroken, tmp_path):
-    out = tmp_path / "out"
-    said = ran("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *program, out)
-    assert sum(line.endswith("written") for line in said.splitlines()) == 12
-    assert files(out) == files(unbroken)
-    assert [path.name for path in out.glob("manifest*")] == ["manifest.json"]
-    manifest, alone = read_manifest(out), read_manifest(unbroken)
-    assert manifest["made_with"] == alone["made_with"] and manifest["images"].keys() == alone["images"].keys()
-    assert manifest["counts"] == {"written": 12} and manifest["finished"] and manifest["runs"][0]["processes"] == 2
 
 
 GROWTH = """
