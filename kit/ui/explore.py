@@ -120,7 +120,7 @@ class Explore:
         start, learned = self.studio.start(name), self.studio.learned.get(name)
         if self.studio.methods[name].lessons:
             came = [("that came with the app", STARTED)] if start.learned is not None or isinstance(learned, str) else []
-            others = [("learned here, on the Learn page", HERE), ("hand-written, by the template", BY_HAND)]
+            others = [("learned here, on the Learn page", HERE), ("hand-crafted, by the template", BY_HAND)]
             self.sources[name] = gr.Radio([*came, *others], value=BY_HAND if start.learned is None else STARTED, label="Prompts")
         fixed = self.studio.own_changes(start.method)
         for title, inner in controls.groups_of(self.settings[name]).items():
@@ -519,7 +519,7 @@ def left_out(names: list[str], pipeline: Pipeline) -> str:
     classes = pipeline.learned.classes
     sentence = (
         f"The prompts were learned for {len(classes)} classes; {', '.join(names)} is none of them and is left out: "
-        "hand-written prompts take any word."
+        "hand-crafted prompts take any word."
     )
     meant = [name for name, own in SYNONYMS.items() if name in classes and any(word in own for word in names)]
     return figures.warning(sentence + (f" Did you mean {', '.join(meant)}?" if meant else ""))
