@@ -91,11 +91,6 @@ def pictured(
         return pipeline, sample, pipeline.encode(sample.image)
 
 
-def layer_numbers(settings: Settings, count: int) -> list[int]:
-    """The blocks that a setting of layers means in a model of `count` blocks."""
-    return list(range(count))[-settings.layers :] if isinstance(settings.layers, int) else list(settings.layers)
-
-
 def settings_file(path: str) -> dict:
     """What a settings file holds, still unchecked."""
     if Path(path).stat().st_size > FILE_BYTES:
