@@ -15,7 +15,6 @@ from kit.images import load_image
 from kit.method import Pipeline
 from kit.methods import METHODS
 from kit.prompt import filled, prompts
-from kit.settings import Settings
 from kit.toy import PLACES, Scene, draw
 from kit.toy.captions import known_templates
 from kit.ui.session import Refused, Studio
