@@ -81,9 +81,6 @@ def _tensors(proposals: Proposals) -> dict[str, Tensor | None]:
     return {name: getattr(proposals, name) for name in ("masks", "levels", "ious", "stability")}
 
 
-# Superpixels
-
-
 def superpixels(image: np.ndarray, *, scale: float = 40.0, regions: Sequence[int] = (250, 80, 30)) -> Proposals:
     """Regions of one colour at three nested levels: the stand-in for SAM that needs no weights.
 
@@ -156,9 +153,6 @@ def _roots(parent: Sequence[int], count: int, merges: int) -> np.ndarray:
         if 0 <= parent[region] < count + merges:
             roots[region] = roots[parent[region]]
     return np.unique(roots[:count], return_inverse=True)[1]
-
-
-# Segment Anything
 
 
 @dataclasses.dataclass(frozen=True)
@@ -510,9 +504,6 @@ def _from_hub(name: str) -> Path:
     except WeightsError as error:
         raise ProposalError(f"{error}; superpixels need no files") from error
     return files[-1].parent
-
-
-# Kept on disk
 
 
 def save_proposals(path: Path, proposals: Proposals) -> None:

@@ -202,9 +202,6 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-# the sentences
-
-
 def _about_the_hub(error: Exception, repository: str) -> str:
     if isinstance(error, GatedRepoError):
         return (

@@ -83,9 +83,6 @@ def segment(client, path, classes=("boat",), settings=None, method="clip-es"):
     return client.predict(handle_file(path), list(classes), settings or {}, method, api_name="/segment")
 
 
-# The doors
-
-
 def test_segment_gives_a_palette_mask_of_the_pictures_size_with_voc_numbers(client, picture):
     mask, overlay, report = segment(client, picture)
     assert Image.open(mask).mode == "P"
@@ -126,9 +123,6 @@ def test_only_the_doors_are_public(client):
     assert set(described) == {
         "/segment", "/draw_scene", "/suggest", "/templates", "/words", "/background_words", "/learn", "/batch",
     }  # fmt: skip
-
-
-# Mistakes
 
 
 @pytest.mark.parametrize(
@@ -200,9 +194,6 @@ def test_what_nobody_foresaw_gets_an_id_that_the_log_explains(client, picture, m
     assert "secret" not in str(told.value) and "secret path" in caplog.text
 
 
-# Pictures from outside
-
-
 def test_pictures_of_every_kind_come_in(client, tmp_path):
     pixels = np.zeros((40, 64, 3), np.uint8)
     pixels[:, 32:] = 200
@@ -237,9 +228,6 @@ def test_a_picture_file_has_a_limit_of_its_own(tmp_path, monkeypatch):
 def test_a_large_photo_is_worked_on_at_the_pages_size():
     assert ask.page_sized(np.zeros((3000, 4000, 3), np.uint8)).shape == (480, 640, 3)
     assert ask.page_sized(np.zeros((1, 4000, 3), np.uint8)).shape == (1, 640, 3)
-
-
-# Live
 
 
 def test_moving_knobs_never_runs_the_encoder(server, visitor):
@@ -367,9 +355,6 @@ def test_leakage_tells_on_what_a_mask_lies(visitor):
     assert lines[1] == "The mask has no sheep."
 
 
-# Prompts
-
-
 def test_templates_have_the_numbers_of_the_sweep_and_scenes_are_encoded_once(client, server):
     templates = ["a photo of a {}.", "a drawing of a {}.", "a sketch of a {}."]
     report = client.predict(templates, 7, {"power": 3}, api_name="/templates")
@@ -493,9 +478,6 @@ def test_scenes_lie_on_a_bounded_shelf_for_every_visitor(server):
     *_, encoded = studio.encoded(8)
     assert len(encoded) == 8 and server.clip.calls == calls + 2
     assert [sample.id for sample in encoded.samples] == [f"val-{number:06d}" for number in range(8)]
-
-
-# Batch
 
 
 @pytest.fixture(scope="module")
@@ -661,9 +643,6 @@ def test_a_result_that_is_too_large_ends_the_batch(server, visitor, scenes, monk
     assert "1 of 3 pictures done, 2 not done" in told and "as large as it may be" in notes
 
 
-# Photographs
-
-
 def test_the_tiny_model_says_that_it_does_not_know_photographs(server, visitor):
     visitor.key = server.page.studio.keep(visitor.session_hash, Sample(np.full((64, 64, 3), 90, np.uint8), ("cow",)))
     _, _, notes = visitor.move(classes=["cow"], shown="cow", refiner="none")
@@ -671,9 +650,6 @@ def test_the_tiny_model_says_that_it_does_not_know_photographs(server, visitor):
     visitor.open(2)
     assert figures.PHOTO_NOTE not in visitor.move()[2]
     assert "photograph" not in figures.opened(server.page.studio.view(visitor.session_hash))
-
-
-# Together
 
 
 def test_two_visitors_at_once_get_their_own_answers(client, server, picture):
@@ -707,9 +683,6 @@ def test_the_same_picture_of_two_visitors_lies_twice(server):
     assert studio.keep("ann", sample) == studio.keep("ben", sample)
     studio.shelf.forget("ann")
     assert studio.sample("ben", studio.keep("ben", sample)) is sample
-
-
-# Starting
 
 
 @pytest.mark.parametrize(

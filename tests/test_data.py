@@ -99,9 +99,6 @@ def test_scenes_that_are_not_there(split, count, start, told):
         toy_samples(split, count, start=start)
 
 
-# ---- data sets
-
-
 def test_the_drawn_world_is_a_data_set():
     data = open_data("toy", count=3, size=(48, 64))
     assert (data.name, data.split, len(data), data.has_truth, data.classes) == ("toy", "val", 3, True, VOC_CLASSES)

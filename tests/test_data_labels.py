@@ -128,8 +128,6 @@ def test_names_without_the_ending_of_a_picture():
     ]
 
 
-# ---- npy
-
 TABLE = np.zeros((2, 20), np.float32)
 TABLE[0, [7, 17]] = 1
 
@@ -224,9 +222,6 @@ def test_damaged_npy_files_give_labels_or_a_sentence(tmp_path_factory, changes, 
         listed(path, IDS[0])
     except DataError as error:
         assert str(path) in str(error)
-
-
-# ---- masks
 
 
 def test_labels_of_a_mask(tmp_path):

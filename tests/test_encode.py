@@ -44,9 +44,6 @@ def pixels(height, width, batch=1, seed=0):
     return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(seed))
 
 
-# image side
-
-
 @pytest.mark.parametrize(
     "options",
     [
@@ -192,9 +189,6 @@ def test_calls_are_counted(clip):
     assert clip.calls == calls + 1
 
 
-# local attention
-
-
 @pytest.mark.parametrize(("grid", "radius"), [((3, 4), 1), ((2, 5), 2), ((1, 1), 0), ((3, 3), 0)])
 def test_local_mask_blocks_what_it_should(grid, radius):
     mask = local_mask(grid, radius, CPU)
@@ -245,9 +239,6 @@ def test_one_radius_a_block_is_needed():
         small_clip(radius=(1, None))
 
 
-# preparing pixels
-
-
 @pytest.mark.parametrize(
     ("size", "side", "expected"),
     [((32, 32), None, (32, 32)), ((33, 31), None, (40, 32)), ((1, 1), None, (8, 8)), ((1, 200), None, (8, 200)),
@@ -285,9 +276,6 @@ def test_too_many_patches_are_refused_before_anything_is_computed(clip, monkeypa
 def test_the_limit_of_patches_holds_memory_down(clip):
     with pytest.raises(ClipError, match="more than 4,096"):
         clip.prepare(np.zeros((8 * 64 + 1, 8 * 64, 3), np.uint8))
-
-
-# text side
 
 
 def test_text_is_open_clips_unit_text_in_order(clip):
@@ -382,9 +370,6 @@ def test_only_the_tiny_clip_knows_what_it_does_not_know(clip, tiny):
     assert tiny.unknown_words("") == [] and tiny.unknown_words(" ., !") == []
 
 
-# the cut tokenizer
-
-
 def cut_tokenizer(context_length=8) -> CutTokenizer:
     base = open_clip.tokenizer.SimpleTokenizer()
     return CutTokenizer([base.encode(word)[0] for word in ("a", "photo", "of", "boat")], context_length)
@@ -413,9 +398,6 @@ def test_the_tiny_clip_pools_at_the_end_token(tiny):
     assert tiny.tokenizer.end == tiny.tokenizer.vocabulary_size - 1 == tiny.model.token_embedding.num_embeddings - 1
     ids = tiny.tokenizer(["a photo of a boat.", "a boat " * 100])
     assert (ids.max(1).values == tiny.tokenizer.end).all() and ((ids == tiny.tokenizer.end).sum(1) == 1).all()
-
-
-# loading
 
 
 @pytest.fixture(scope="module")
@@ -665,9 +647,6 @@ def test_loading_says_nothing_of_missing_weights(architectures, tmp_path, caplog
     assert "No pretrained weights" not in caplog.text
 
 
-# precision
-
-
 def test_fewer_digits_are_nearly_the_same(tiny):
     coarse = Clip.load("tiny", device="cpu", precision="bfloat16")
     image = pixels(8 * 10, 8 * 12, batch=2)
@@ -705,9 +684,6 @@ def test_a_device_that_cannot_do_it_says_so(monkeypatch):
     monkeypatch.setattr(torch, "ones", cannot)
     with pytest.raises(ClipError, match="this cpu device cannot compute in bfloat16: leave precision at float32"):
         Clip.load("tiny", device="cpu", precision="bfloat16")
-
-
-# fingerprint
 
 
 def test_a_fingerprint_tells_models_apart(tiny):
@@ -755,9 +731,6 @@ def test_a_damaged_tiny_clip_is_refused(tmp_path, damage):
     path.with_suffix(".json").write_text(about)
     with pytest.raises(ClipError, match="damaged or do not belong together: restore both"):
         load_tiny(path)
-
-
-# devices
 
 
 def test_the_best_device_is_chosen(monkeypatch):

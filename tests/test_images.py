@@ -47,9 +47,6 @@ def photo():
     return np.stack([rows * 10, columns * 6, (rows + columns) * 4], axis=-1).astype(np.uint8)
 
 
-# ---- what is let in
-
-
 @pytest.mark.parametrize("format", ["PNG", "BMP", "JPEG", "WEBP", "AVIF"])
 def test_every_format_and_every_kind_of_source_gives_the_same_picture(format, tmp_path):
     lossless = format in ("PNG", "BMP")
@@ -228,9 +225,6 @@ def test_a_file_that_pillow_warns_about_is_quiet_in_many_threads():
         assert not heard and warnings.filters == before
 
 
-# ---- what is refused
-
-
 def refusal(source, **options):
     with pytest.raises(ImageError) as caught:
         load_image(source, **options)
@@ -363,9 +357,6 @@ def test_damaged_files_give_a_picture_or_an_image_error(kind, changes, length):
             picture = np.zeros((1, 1, 3), np.uint8)
     assert not heard
     assert picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3 and 0 < picture.size <= 300_000
-
-
-# ---- label maps
 
 
 @given(arrays(np.uint8, st.tuples(st.integers(1, 20), st.integers(1, 20))))

@@ -81,9 +81,6 @@ def test_contrastive_loss_refuses_labels_of_another_shape():
         multi_label_contrastive_loss(draw(2, 3), torch.ones(2, 4))
 
 
-# CAM activation loss
-
-
 def activation_by_hand(maps, present, seed):
     """Pixel by pixel, for maps that already have the seed's size."""
     pairs = [(image, label) for image, row in enumerate(present.tolist()) for label, there in enumerate(row) if there]

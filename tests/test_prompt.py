@@ -68,9 +68,6 @@ def test_the_more_even_template_is_sharper():
     assert prompt.sharpness(even) < prompt.sharpness(uneven)
 
 
-# learned words
-
-
 @pytest.fixture(scope="module")
 def tiny() -> Clip:
     return Clip.load("tiny", device="cpu")

@@ -73,9 +73,6 @@ def result(steps):
     return last.proposals
 
 
-# The type
-
-
 def test_proposals_check_themselves():
     mask = rectangle(0, 0, 2, 2)
     for levels, masks, word in (
@@ -99,9 +96,6 @@ def test_some_of_the_masks_keep_what_belongs_to_them():
     two = chosen(three, torch.tensor([2, 0]))
     assert two.masks.flatten(1).sum(1).tolist() == [9, 1] and two.levels.tolist() == [2, 0]
     assert two.ious.tolist() == pytest.approx([0.3, 0.1]) and two.stability is None and two.source == "by hand"
-
-
-# Superpixels
 
 
 def test_superpixels_nest_and_cover_the_picture_once_a_level():
@@ -213,9 +207,6 @@ def test_the_presets_are_the_papers_and_a_light_one():
         SamSettings(points_per_side=2, crop_layers=2)
 
 
-# SAM
-
-
 def keep_what_is_cut_off(monkeypatch):
     """The small SAM's masks reach from edge to edge, so that of a crop's none would stay."""
     monkeypatch.setattr(propose, "cut_off", lambda boxes, *_: torch.zeros(len(boxes), dtype=torch.bool))
@@ -317,9 +308,6 @@ def test_the_smallest_picture_has_crops(sam):
     assert result(sam_proposals(np.zeros((16, 16, 3), np.uint8), sam, settings, cache=None)).masks.shape[1:] == (16, 16)
 
 
-# Kept on disk
-
-
 def test_masks_come_from_disk_the_second_time(sam, picture, tmp_path, monkeypatch):
     first = result(sam_proposals(picture, sam, EVERYTHING, cache=tmp_path))
     assert len(list(tmp_path.iterdir())) == 1
@@ -381,9 +369,6 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ProposalError, match="cannot be written"):
         propose.save_proposals(tmp_path / "file" / "x.npz", proposals(rectangle(0, 0, 2, 2)))
-
-
-# Loading
 
 
 @pytest.fixture

@@ -17,9 +17,6 @@ def random_attention(batch=2, layers=3, count=7, seed=0):
     return torch.rand(batch, layers, count, count, generator=torch.Generator().manual_seed(seed)).softmax(-1)
 
 
-# affinity
-
-
 def test_affinity_by_hand():
     """Every step of the paper in numpy, one image at a time."""
     attention = random_attention()
@@ -64,9 +61,6 @@ def test_affinity_refuses_no_layers_and_wrong_axes():
         refine.attention_affinity(torch.zeros(1, 0, 5, 5))
     with pytest.raises(ShapeError, match="attention"):
         refine.attention_affinity(torch.zeros(1, 5, 5))
-
-
-# boxes
 
 
 def brute_boxes(cam: np.ndarray, threshold: float, exact: bool) -> np.ndarray:
@@ -140,9 +134,6 @@ def test_one_patch_is_lost_by_the_released_boxes_only():
     assert refine.box_mask(one, exact=True).all() and not refine.box_mask(one).any()
 
 
-# spreading
-
-
 def test_spread_by_hand():
     cam = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
     affinity = torch.arange(16.0).view(1, 4, 4)
@@ -193,9 +184,6 @@ def test_upsampled_by_hand():
     maps = torch.tensor([[[[0.0, 1.0]]]])
     torch.testing.assert_close(refine.upsampled(maps, (2, 4)), torch.tensor([[[[0.0, 0.25, 0.75, 1.0]] * 2]]))
     assert refine.upsampled(maps, (1, 1)).item() == pytest.approx(0.5)
-
-
-# dense CRF
 
 
 def planted_edge(height=24, width=40, edge=20, guess=25):

@@ -166,9 +166,6 @@ def parts(cache: Path) -> list[Path]:
     return list(cache.glob("models--*/blobs/*.incomplete"))
 
 
-# the file
-
-
 def test_a_file_is_fetched_once_and_the_hubs_library_finds_it(hub, cache, monkeypatch):
     path = hub_file("someone/model", "weights.bin")
     assert path.read_bytes() == BYTES and path.name == "weights.bin" and not parts(cache)
@@ -231,9 +228,6 @@ def test_two_at_a_time_fetch_once(hub):
     for each in both:
         each.join()
     assert paths[0] == paths[1] and paths[0].read_bytes() == BYTES and hub.gets() == [None]
-
-
-# interruptions
 
 
 def test_a_connection_that_breaks_off_is_taken_up_again(hub):
@@ -316,9 +310,6 @@ def test_a_killed_program_goes_on_where_it_stopped(tmp_path):
         second = subprocess.run([sys.executable, "-c", program], **run, timeout=60)
     assert Path(second.stdout.decode().strip()).read_bytes() == content, second.stderr.decode()
     assert hub.gets() == [None, f"bytes={kept}-"] and not parts(tmp_path / "hub")
-
-
-# sentences
 
 
 @pytest.mark.parametrize(
@@ -418,9 +409,6 @@ def test_a_cache_that_cannot_be_written(hub, cache):
         hub_file("someone/model", "weights.bin")
 
 
-# the way of a model
-
-
 @pytest.fixture(scope="module")
 def source() -> Clip:
     torch.manual_seed(3)
@@ -508,9 +496,6 @@ def test_a_file_of_the_hub_that_is_no_checkpoint(hub, small):
     hub.files["someone/small/open_clip_model.safetensors"] = b"whole, but not a model"
     with pytest.raises(ClipError, match="is not a checkpoint of kit-hub-quickgelu: .*; delete it to fetch it anew"):
         Clip.load("kit-hub-quickgelu:test", device="cpu")
-
-
-# archives
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")

@@ -27,9 +27,6 @@ Cell = str | int
 Row = tuple[str, str, list[Cell]]  # where it stands, picture, classes
 
 
-# ---- masks
-
-
 def read_truth(path: Path, classes: Sequence[str]) -> np.ndarray:
     """The labels in a mask, uint8 (H, W).   Raises DataError for one beyond the classes other than 255, ImageError for no label map."""
     labels = load_mask(path)
@@ -47,9 +44,6 @@ def names_in(path: Path, classes: Sequence[str]) -> tuple[str, ...]:
 
 def names_of_labels(labels: np.ndarray, classes: Sequence[str]) -> tuple[str, ...]:
     return tuple(classes[label - 1] for label in np.unique(labels).tolist() if label not in (0, NOT_JUDGED))
-
-
-# ---- names
 
 
 def checked_names(names: Iterable[str], classes: Sequence[str], where: str) -> tuple[str, ...]:
@@ -85,9 +79,6 @@ def key_of(file: str) -> str:
     file = file.strip().replace("\\", "/").removeprefix("./")
     stem, dot, ending = file.rpartition(".")
     return stem if f"{dot}{ending}".lower() in PICTURES else file
-
-
-# ---- lists
 
 
 @dataclass(frozen=True)
@@ -186,9 +177,6 @@ def _json_rows(path: Path, text: str) -> list[Row]:
         if not isinstance(cells, list) or not all(isinstance(cell, str | int) and not isinstance(cell, bool) for cell in cells):
             raise DataError(f"{path}, {file}: expected a list of names or numbers of classes, got {str(cells)[:60]}; write it like that")
     return [(f"{path}, {file}", file, cells) for file, cells in content.items()]
-
-
-# ---- npy lists
 
 
 def _npy_rows(path: Path, classes: Sequence[str], ids: Sequence[str]) -> list[Row]:

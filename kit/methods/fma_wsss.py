@@ -111,9 +111,6 @@ class FmaWsssSettings(Settings):
         return super().from_dict(values)
 
 
-# From a picture to its seeds
-
-
 @dataclass(frozen=True, eq=False)
 class LearnedTexts:
     """The learned prompts as texts: lesson -> (T, D), the classes' rows before the backgrounds'."""
@@ -288,9 +285,6 @@ def compared(pipeline: Pipeline, classes: Sequence[str]) -> Mapping[str, Compari
         "by hand": Comparison("hand-crafted prompts, coarse seeds (baseline)", pipeline.changed(learned=None)),
         "control": Comparison("control: prompts shifted by one class, last seeds", control, control=True),
     }
-
-
-# Learning
 
 
 class ClassificationTask:

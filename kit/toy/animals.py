@@ -51,8 +51,6 @@ def far_legs(pen, rng, build, colour, hoof=HOOF):
     pair_of_legs(pen, rng, build, (-.68, .62), darker(colour, .72), hoof)
 
 
-# Birds
-
 def bird(rng: np.random.Generator) -> Drawing:
     """A bird: flying with raised wings, perched on two thin legs, or a swimming duck."""
     look = choose(rng, {"flying": .38, "perched": .42, "duck": .2})
@@ -104,8 +102,6 @@ def duck(pen, plumage, wing, beak):
     pen.ellipse(.62, .98, .045, .045, INK, steps=8)
     pen.ellipse(.42, .68, .14, .06, lighter(plumage, .8), turn=-.5, steps=10)  # ring round the neck
 
-
-# Cats
 
 @dataclass(frozen=True)
 class CatCoat:
@@ -185,8 +181,6 @@ def cat_head(pen, x, y, coat, scale):
     pen.poly(around(x, y, [(-.04, -.06), (.04, -.06), (0, -.11)], scale), (225, 120, 120))
 
 
-# Cattle
-
 def cow(rng: np.random.Generator) -> Drawing:
     """Cattle: a patched cow with an udder, a dark bull, or a hornless calf."""
     look = choose(rng, {"cow": .6, "bull": .25, "calf": .15})
@@ -245,8 +239,6 @@ def cow_head(pen, rng, x, y, hide, *, horns):
     pen.ellipse(x + .38, y - .2, .035, .045, (120, 70, 70), turn=-.6, steps=8, clip=muzzle)  # nostril
     pen.ellipse(x + .08, y + .08, .045, .045, INK, steps=8)
 
-
-# Dogs
 
 @dataclass(frozen=True)
 class DogCoat:
@@ -328,8 +320,6 @@ def dog_head(pen, rng, x, y, coat, scale):
         pen.blob(around(x, y, [(.28, -.17), (.38, -.17), (.36, -.34), (.28, -.32)], scale), (230, 110, 120))  # tongue
 
 
-# Horses
-
 HORSE_BUILDS = {"pony": Build(.85, .38, leg=.62, thickness=.13), "foal": Build(.62, .25, leg=.95, thickness=.13)}
 
 
@@ -379,8 +369,6 @@ def horse_head(pen, rng, x, y, coat):
         pen.limb(around(x, y, [(.08, .12), (.28, -.18)]), .06, OFF_WHITE)  # blaze
 
 
-# Sheep
-
 def sheep(rng: np.random.Generator) -> Drawing:
     """A sheep in a cloud of wool: grown, as a lamb, or a ram with curled horns."""
     look = choose(rng, {"sheep": .6, "lamb": .2, "ram": .2})
@@ -417,8 +405,6 @@ def sheep_head(pen, x, y, wool, face, *, horns):
         curl = zip(radius * np.cos(angle) - .2, radius * np.sin(angle) + .1, strict=True)
         pen.limb(around(x, y, curl), np.linspace(.18, .05, 10), (190, 155, 100))
 
-
-# People
 
 TROUSERS = [(50, 60, 100), (40, 40, 45), (110, 90, 60), (120, 125, 130), (70, 90, 60)]
 HAIR = [(40, 28, 22), (90, 55, 30), (200, 160, 80), (30, 30, 32), (150, 70, 40), (150, 150, 150)]

@@ -133,9 +133,6 @@ class Settings:
         return {"embed_dim": self.joint, "vision_cfg": vision, "text_cfg": text}
 
 
-# --- pictures and what can be said about them -----------------------------------------------------
-
-
 @dataclass(frozen=True)
 class TrainingPicture:
     """What a caption may speak of: a scene without picture and truth, so that no mask can reach the training."""
@@ -301,9 +298,6 @@ def is_dropping(settings: Settings, step: int) -> bool:
     return settings.drop > 0 and step < settings.drop_until * settings.steps
 
 
-# --- the model ------------------------------------------------------------------------------------
-
-
 def new_model(settings: Settings, vocabulary_size: int) -> nn.Module:
     """An untrained tiny CLIP whose attention starts as "look near and alike".
 
@@ -412,9 +406,6 @@ def batch_loss(model: nn.Module, batch: Batch, settings: Settings) -> Tensor:
         text = text_vectors(model, batch.ids)
     scale = model.logit_scale.exp()
     return contrastive_loss(class_token, text, batch.positives, scale) + contrastive_loss(mean, text, batch.positives, scale)
-
-
-# --- training -------------------------------------------------------------------------------------
 
 
 def new_optimisers(model: nn.Module, settings: Settings) -> tuple[torch.optim.Optimizer, ...]:
@@ -618,9 +609,6 @@ def _mean_average_precision(scores: np.ndarray, present: np.ndarray) -> float:
     precision = ranked.cumsum(0) / np.arange(1, len(ranked) + 1)[:, None]
     occurs = ranked.any(0)
     return float(((precision * ranked).sum(0)[occurs] / ranked.sum(0)[occurs]).mean())
-
-
-# --- what is written ------------------------------------------------------------------------------
 
 
 def write_model(training: Training, folder: Path) -> None:
