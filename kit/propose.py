@@ -7,9 +7,9 @@ import dataclasses
 import functools
 import hashlib
 import heapq
+import io
 import json
 import os
-import secrets
 import time
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor, nn
 
+from kit.files import write_whole
 from kit.shapes import check_shape
 from kit.weights import WeightsError, hub_file
 
@@ -509,16 +510,12 @@ def _from_hub(name: str) -> Path:
 def save_proposals(path: Path, proposals: Proposals) -> None:
     """Write masks at one bit a pixel; the file appears whole or not at all.   Raises ProposalError if it cannot be written."""
     arrays = {name: values.cpu().numpy() for name, values in _tensors(proposals).items() if values is not None and name != "masks"}
-    masks = proposals.masks.cpu().numpy()
-    part = path.with_name(f".{secrets.token_hex(8)}.part")
+    masks, file = proposals.masks.cpu().numpy(), io.BytesIO()
+    np.savez_compressed(file, packed=_packed(masks), shape=masks.shape, source=proposals.source, **arrays)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as file:
-            np.savez_compressed(file, packed=_packed(masks), shape=masks.shape, source=proposals.source, **arrays)
-        os.replace(part, path)
+        write_whole(path, file.getvalue())
     except OSError as error:
-        with suppress(OSError):  # nothing to remove if it was never there
-            part.unlink()
         raise ProposalError(f"{path}: masks cannot be written ({error.strerror or error}); check the folder, or use no cache") from error
 
 

@@ -50,6 +50,9 @@ from kit.encode import (
     mask_of_positions,
     merge_heads,
 )
+from kit.files import write_whole
+from kit.mask import constant_background, label_map, with_background
+from kit.score import NOT_JUDGED, Confusion
 from kit.toy.captions import all_texts, caption
 from kit.toy.scene import draw, library_versions, split_seed, world_hash
 from kit.words import VOC_BACKGROUND, VOC_CLASSES
@@ -184,7 +187,7 @@ def _render_chunk(folder: Path, start: int) -> None:
         pixels[index] = scene.image
         described.append({"objects": scene.objects, "place": scene.place, "present_stuff": scene.present_stuff, "style": scene.style})
     pixels.flush()
-    _write(_described(folder, start), json.dumps(described).encode())  # written last: its presence is the mark that the chunk is done
+    write_whole(_described(folder, start), json.dumps(described).encode())  # written last: its presence is the mark that the chunk is done
 
 
 def load_descriptions(folder: Path) -> list[TrainingPicture]:
@@ -571,7 +574,7 @@ def watched_maps(clip: Clip, scenes: Sequence) -> dict[str, float]:
     text = clip.text([f"a photo of {'an' if name[0] in 'aeiou' else 'a'} {name}." for name in VOC_CLASSES])
     background = clip.text([f"a photo of the {word}." for word in VOC_BACKGROUND if not clip.unknown_words(word)])
     scores, present = [], []
-    confusion = {"plain": np.zeros((21, 21)), "softmax": np.zeros((21, 21))}
+    confusion = {name: Confusion(("background", *VOC_CLASSES)) for name in ("plain", "softmax")}
     for scene in scenes:
         tokens = clip.encode(clip.prepare(scene.image, side=WATCHED_SIDE)[None])
         scores.append(class_logits(tokens, text)[0].cpu().numpy())
@@ -583,24 +586,15 @@ def watched_maps(clip: Clip, scenes: Sequence) -> dict[str, float]:
                 ("plain", grad_cam(tokens, own, range(len(here)))),
                 ("softmax", softmax_grad_cam(tokens, torch.cat([own, background]), range(len(here)))),
             ):
-                confusion[name] += _confusion(scene.truth, maps, here)
-    return {"class_map": _mean_average_precision(np.array(scores), np.array(present))} | {
-        name: _mean_iou(counts) for name, counts in confusion.items()
-    }
+                confusion[name].add(np.where(scene.truth <= 20, scene.truth, NOT_JUDGED), voc_labels(maps, here, scene.truth.shape))
+    means = {name: counted.miou() for name, counted in confusion.items()}
+    return {"class_map": _mean_average_precision(np.array(scores), np.array(present)), **means}
 
 
-def _confusion(truth: np.ndarray, maps: Tensor, here: Sequence[int]) -> np.ndarray:
-    large = normalised_cam(F.interpolate(maps.relu(), size=truth.shape, mode="bilinear", align_corners=False))[0]
-    labels = torch.cat([torch.full_like(large[:1], 0.5), large]).argmax(0).cpu().numpy()
-    pairs = truth.astype(int) * 21 + np.array([0, *here])[labels]
-    return np.bincount(pairs[truth <= 20], minlength=441).reshape(21, 21)
-
-
-def _mean_iou(confusion: np.ndarray) -> float:
-    """Over the classes that occur in the truth.   (C, C) counts, rows = truth -> 0..1."""
-    occurs = confusion.sum(1) > 0
-    union = confusion.sum(0) + confusion.sum(1) - np.diag(confusion)
-    return float((np.diag(confusion)[occurs] / union[occurs]).mean())
+def voc_labels(maps: Tensor, here: Sequence[int], size: tuple[int, int]) -> np.ndarray:
+    """What maps (1, C, h, w) of the classes with these numbers say about every pixel, with half as the bar.   -> int (H, W)."""
+    large = normalised_cam(F.interpolate(maps.relu(), size=size, mode="bilinear", align_corners=False))
+    return np.array([0, *here])[label_map(with_background(large, background=constant_background))[0].cpu().numpy()]
 
 
 def _mean_average_precision(scores: np.ndarray, present: np.ndarray) -> float:
@@ -637,8 +631,8 @@ def write_model(training: Training, folder: Path) -> None:
             "versions": versions,
         },
     }
-    _write(folder / TINY.name, save(state))
-    _write(folder / TINY.with_suffix(".json").name, json.dumps(about).encode())
+    write_whole(folder / TINY.name, save(state))
+    write_whole(folder / TINY.with_suffix(".json").name, json.dumps(about).encode())
     if training.history:
         with open(folder / "training_log.csv", "w", newline="") as file:
             writer = csv.DictWriter(file, training.history[0])
@@ -648,13 +642,6 @@ def write_model(training: Training, folder: Path) -> None:
 
 def _fingerprint(settings: Settings) -> str:
     return hashlib.sha256(json.dumps([asdict(settings), the_world()]).encode()).hexdigest()[:12]
-
-
-def _write(path: Path, content: bytes) -> None:
-    """All or nothing: a kill while writing leaves the old file."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
 
 
 def _say(line: str) -> None:
