@@ -48,8 +48,6 @@ class Batch:
                 self._lay_out_result()
         self._publish()
 
-    # What is on the page
-
     def _lay_out_order(self) -> None:
         self.files = files_input("Pictures, or one zip of them", height=160)
         gr.HTML(f'<p class="kit-fine">{LIMITS}</p>')
@@ -78,8 +76,6 @@ class Batch:
         self.notes = gr.HTML(elem_classes="kit-notes")
         self.latest = gr.HTML()
         self.rows = gr.HTML()
-
-    # How it is connected
 
     def join(self, explore: Explore, tabs: gr.Tabs, own: gr.Tab) -> None:
         """The events of the page; it is told of Explore's settings when the visitor arrives, and takes them at Start."""
@@ -119,8 +115,6 @@ class Batch:
 
     def choose(self, labelling: str):
         return explained(labelling), gr.Dropdown(visible=labelling == SAME)
-
-    # Working
 
     def begin(self, request: gr.Request, files: list[Upload], labelling: str, classes: list[str], overlays: bool):
         """The order as it is now, kept until its turn comes."""
@@ -165,8 +159,6 @@ class Batch:
     def stop(self, request: gr.Request) -> None:
         self.desk.stop(request.session_hash)
 
-    # Settings
-
     def _pipeline(self, visitor: str) -> Pipeline:
         """Explore's method and settings as the visitor last saw them at work, with the usual words for classes that are not open there."""
         view = self.studio.shelf.get(visitor, "view")
@@ -188,8 +180,6 @@ class Batch:
         strange = dict.fromkeys(word for row in job.rows.values() for name in row.classes for word in self.clip.unknown_words(name))
         lines = [*job.notes, *(f"'{word}' is unknown to the tiny model" for word in strange)]
         return "".join(f'<p class="kit-warn">{html.escape(line, quote=False)}</p>' for line in lines)
-
-    # For programs
 
     def api_batch(
         self, request: gr.Request, files: list[Upload], classes: list[str], labels_csv: str, settings: dict | None, overlays: bool,

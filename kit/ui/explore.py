@@ -73,8 +73,6 @@ class Explore:
     def templates(self) -> dict[str, gr.components.Component]:
         return {name: self.own[name, "template"] for name in self.studio.methods if (name, "template") in self.own}
 
-    # What is on the page
-
     def _lay_out_picture(self) -> None:
         thumbnails = [(next(toy_samples("val", 1, size=160, start=number)), number) for number in SCENES]
         self.gallery = gr.Gallery(
@@ -182,8 +180,6 @@ class Explore:
         named = [(titles[stage], stage) for stage in votes]
         return left, {"choices": sides, "value": figures.MASK}, {"choices": named, "value": votes[-1] if votes else None}
 
-    # How it is connected
-
     def _connect(self, demo: gr.Blocks) -> None:
         """Three kinds of events: open a picture, turn a knob (the model is asked, the encoder is not), look closer."""
         redrawn, (classes, words, shown) = self.redrawn, (self.common[name] for name in ("classes", "words", "shown"))
@@ -248,8 +244,6 @@ class Explore:
         button.click(friendly(self.api_draw_scene), [objects, place, seed], [overlay, mask, report], api_name="draw_scene")
         button.click(friendly(self.api_suggest), [picture, template], report, api_name="suggest")
 
-    # Opening a picture
-
     def open_first(self, request: gr.Request):
         return self._opened(request, next(toy_samples("val", 1, size=ask.SCENE_SIDE, start=SCENES[0])))
 
@@ -294,8 +288,6 @@ class Explore:
         tokens, _ = self.studio.tokens(visitor, key, self.studio.start(self.studio.default), sample.image)
         with self.studio.lock:
             return ask.suggested(self.studio, tokens, template)
-
-    # Answering
 
     def choose_method(self, method: str):
         self.studio.method(method)
@@ -426,8 +418,6 @@ class Explore:
             + figures.bars(figures.class_shares(words, near), top=NEAREST)
         )
 
-    # Files
-
     def make_files(self, request: gr.Request, opacity: float):
         return written(replace(self.studio.view(request.session_hash), look=Look(opacity)))
 
@@ -457,8 +447,6 @@ class Explore:
             if learned is not None and learned.fingerprint == made_with:
                 return source
         raise Refused(f"these settings belong to learned prompts that are not here ({made_with}): start the app with their file"[:300])
-
-    # For programs
 
     def api_segment(self, image: str, classes: list[str], settings: dict | None, method: str):
         """Segment a picture: the classes that it shows, any of the method's settings ({} for those it starts with), and the method's name.

@@ -63,8 +63,6 @@ class Learn:
                 self._lay_out_result()
         self._publish()
 
-    # What is on the page
-
     def _lay_out_order(self) -> None:
         first, within = next(iter(self.subjects)), limits(self.clip)
         titles = [(subject.title, name) for name, subject in self.subjects.items()]
@@ -102,8 +100,6 @@ class Learn:
         with gr.Column(visible=False) as self.compared:
             self.slider = gr.ImageSlider(label="Before learning | after: drag the line", format="png", max_height=460, interactive=False)
 
-    # How it is connected
-
     def join(self, explore: Explore, tabs: gr.Tabs, own: gr.Tab) -> None:
         """The events of the page, and those that go back to Explore."""
         shown = [self.told, self.watch, self.keep, self.download, self.scores, self.curves, self.words, self.compared, self.slider]
@@ -133,8 +129,6 @@ class Learn:
     def choose(self, name: str):
         subject = chosen(self.studio, name)
         return explained(subject), subject.rate(self.studio)
-
-    # Working
 
     def begin(self, request: gr.Request, subject, scenes, steps, rate, seed, judged, watched, key: str):
         """The order as it is now, kept until its turn comes."""
@@ -226,8 +220,6 @@ class Learn:
         self.studio.keep_learned(request.session_hash, name, after.learned)
         return name, *[HERE if source == name else gr.skip() for source in self._sources], gr.Tabs(selected="Explore")
 
-    # The watched picture
-
     def _watched_sample(self, visitor: str, watched, key: str) -> tuple[Sample, str]:
         place = ask.whole_number(watched, "the picture to watch", 0, len(SCENES))
         if place == 0:
@@ -256,8 +248,6 @@ class Learn:
             caption = " · ".join(filter(None, ("now", told)))
             parts.append(figures.framed(figures.png_url(picture), html.escape(title), caption))
         return f'<div class="kit-strip kit-watch">{"".join(parts)}</div>', said(course.words(pipeline, name), name, pipeline)
-
-    # For programs
 
     def api_learn(self, subject: str, scenes: float, steps: float, rate: float, seed: float, judged: float) -> Iterator:
         """Learn from drawn scenes: what ("method: lesson", or "method: all, one after the other"), scenes of the train split, steps,

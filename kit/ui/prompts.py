@@ -62,8 +62,6 @@ class Prompts:
                 self._lay_out_background()
         self._publish()
 
-    # What is on the page
-
     def _lay_out_templates(self) -> None:
         sets = [KNOWN, EVERY] if self.clip.is_tiny else [EVERY]
         with gr.Column(scale=1, min_width=280):
@@ -133,8 +131,6 @@ class Prompts:
                 BACKGROUND_HEAD, label="Background words (to sort: ⋮ beside a heading)", widths=["40%", "20%", "20%", "20%"]
             )
 
-    # How it is connected
-
     def join(self, explore: Explore, tabs: gr.Tabs, own: gr.Tab) -> None:
         """The events of the page, and those that come from Explore and go back to it."""
         background = [self.background_told, self.background_masks, self.background_table]
@@ -201,8 +197,6 @@ class Prompts:
         others = [word for name, own in SYNONYMS.items() if name not in view.sample.names for word in own]
         name = gr.Radio(choices=list(view.sample.names), value=figures.shown_class(view))
         return now, figures.opened(view), name, gr.Dropdown(choices=others, value=[]), "", "", None
-
-    # Templates
 
     def measure(self, request: gr.Request, over: str, scenes: float, which: str, own: str) -> Iterator:
         """Row by row; what was measured before a Stop stays."""
@@ -306,8 +300,6 @@ class Prompts:
     def _strange(self, templates: Sequence[str]) -> str:
         return warned(word for template in templates for word in self.clip.unknown_words(template.replace("{}", " ")))
 
-    # Words
-
     def compare_words(self, request: gr.Request, name: str, extra: list[str]):
         """Bars of similarity, and beside them the map that each word gives."""
         view = self.studio.view(request.session_hash)
@@ -337,8 +329,6 @@ class Prompts:
         caption = " · ".join(filter(None, (html.escape(mark), figures.iou_text(figures.scene_iou(view, row.result.labels)))))
         word = html.escape(row.word)
         return figures.framed(figures.png_url(picture), word, caption, alt=f"heat of {html.escape(name)} asked for as {word}")
-
-    # Background words
 
     def leave_out(self, request: gr.Request) -> Iterator:
         """A row at a time, the word that changes most first."""
@@ -377,8 +367,6 @@ class Prompts:
         caption = (figures.iou_text(figures.scene_iou(view, row.labels)), f"{100 * row.changed:.1f}&nbsp;% changed" if row.left_out else "")
         url = figures.png_url(figures.plain_mask(view, row.labels))
         return figures.framed(url, html.escape(title), " · ".join(filter(None, caption)), alt="mask " + html.escape(title.lower()))
-
-    # For programs
 
     def api_templates(self, templates: list[str], scenes: float, settings: dict | None, method: str):
         """Measure templates over the first scenes of the drawn world's val split (1 to 200): settings, {} for the app's, and the method.

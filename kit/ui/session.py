@@ -186,8 +186,6 @@ class Studio:
         self.vocabulary = VOC_CLASSES if clip.is_tiny else tuple(dict.fromkeys(VOC_CLASSES + COCO_CLASSES))
         self.prompt_words = {} if clip.is_tiny else dict(COCO_PROMPTS)
 
-    # Methods
-
     def method(self, name: str) -> Method:
         if not isinstance(name, str) or name not in self.methods:
             raise Refused(f"expected a method out of {', '.join(self.methods)}, got {name!r}"[:300])
@@ -248,8 +246,6 @@ class Studio:
 
     def learned_here(self, visitor: str, name: str) -> Learned | None:
         return self.shelf.get(visitor, f"learned {name}")
-
-    # Pictures
 
     def keep(self, visitor: str, sample: Sample) -> str:
         """Put a picture on the visitor's shelf -> its key, a hash of its pixels and labels."""
@@ -317,8 +313,6 @@ class Studio:
             if step is None:
                 return
             yield step
-
-    # Views
 
     def view(self, visitor: str) -> View:
         view = self.shelf.get(visitor, "view")
