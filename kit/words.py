@@ -1,4 +1,7 @@
-"""The words of the kit: class names, the words CLIP-ES puts in their place, backgrounds, templates and synonyms. Data only."""
+"""The words of the kit: class names, the words CLIP-ES puts in their place, backgrounds, templates and synonyms; how names are spelled."""
+
+import re
+from collections.abc import Sequence
 
 # PASCAL VOC, in the order of its palette: the label of a class is its index + 1, background is 0.
 VOC_CLASSES = (
@@ -181,3 +184,22 @@ def label_numbers(names: tuple[str, ...]) -> dict[str, int]:
     """
     others = [name for name in names if name not in VOC_CLASSES]
     return {name: 1 + (VOC_CLASSES.index(name) if name in VOC_CLASSES else len(VOC_CLASSES) + others.index(name)) for name in names}
+
+
+def class_name(text: str, classes: Sequence[str] = ()) -> str:
+    """A class as its data set spells it, whatever the case and whether with spaces, hyphens or underscores.
+
+    classes: the data set's; without, VOC's, then COCO's. A text that is none of them stays, but for spaces around it.
+
+    >>> class_name("TV-monitor"), class_name("Fire hydrant"), class_name(" Unicorn ")
+    ('tvmonitor', 'fire hydrant', 'Unicorn')
+    """
+    text, known = text.strip(), tuple(classes) or (*VOC_CLASSES, *COCO_CLASSES)
+    alike = [name for name in known if _folded(name) == _folded(text)]
+    if text in known or not alike or (classes and len(alike) > 1):
+        return text
+    return alike[0]
+
+
+def _folded(text: str) -> str:
+    return re.sub(r"[\s_-]+", "", text.casefold())

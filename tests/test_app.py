@@ -106,6 +106,11 @@ def test_unknown_words_are_named(client, picture):
     assert report["labels"] == {"giraffe": 21}
 
 
+def test_a_class_with_a_capital_is_no_other_class(client, picture):
+    (first, _, report), (second, _, _) = segment(client, picture, ["Boat"]), segment(client, picture, ["boat"])
+    assert report["labels"] == {"boat": 4} and np.array_equal(load_mask(first), load_mask(second))
+
+
 def test_draw_scene_shows_what_was_asked(client):
     scene, truth, report = client.predict(["boat"], "grass", 4, api_name="/draw_scene")
     assert report["place"] == "grass" and report["objects"][0][0] == "boat"

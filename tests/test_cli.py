@@ -654,6 +654,8 @@ def test_numbers_are_vocs_and_after_them_the_places_in_the_list(folder):
     assert "dog = 12, zebra = 21" in result.stdout and "never seen zebra" in result.stderr
     assert json.loads((folder / "out" / "photo_settings.json").read_text())["labels"] == {"dog": 12, "zebra": 21}
     assert set(np.unique(load_mask(folder / "out" / "photo.png"))) <= {0, 12, 21}
+    told = segment(folder / "photo.png", "--classes", "Dog, TV monitor", "--out", folder / "out")
+    assert "dog = 12, tvmonitor = 20" in told.stdout
     segment(folder / "photo.png", "--classes", ",".join(VOC_CLASSES), "--out", folder / "out")
     labels = json.loads((folder / "out" / "photo_settings.json").read_text())["labels"]
     assert labels == {name: number for number, name in enumerate(VOC_CLASSES, start=1)}

@@ -72,7 +72,7 @@ def test_masks_are_the_truth(tmp_path, place):
     ("csv", "told"),
     [
         ("a.jpg,cat\nb.jpg,dog;sofaa", "labels.csv, line 2: 'sofaa' is no class of VOC.*is 'sofa': correct the name, or write classes.txt"),
-        ("a.jpg,Person;cat\nb.jpg,dog", "line 1: 'Person' is no class of VOC.*nearest is 'person'"),
+        ("a.jpg,Persom;cat\nb.jpg,dog", "line 1: 'Persom' is no class of VOC.*nearest is 'person'"),
         ("b.jpg,cat;toaster\na.jpg,trafic light", "line 2: 'trafic light' is no class of COCO.*nearest is 'traffic light'"),
     ],
 )
@@ -80,9 +80,20 @@ def test_a_misspelt_class_does_not_number_all_of_them_anew(tmp_path, csv, told):
     folder(tmp_path, csv, "a.jpg", "b.jpg")
     with pytest.raises(DataError, match=told):
         read(tmp_path)
-    mine = ("toaster", "Person", "trafic light", "sofaa", "dog", "cat")
+    mine = ("toaster", "Persom", "trafic light", "sofaa", "dog", "cat")
     (tmp_path / "classes.txt").write_text("\n".join(mine))
     assert read(tmp_path).classes == mine
+
+
+def test_names_are_the_classes_whatever_their_case_and_hyphens(tmp_path):
+    folder(tmp_path, "a.jpg,Person;TV-monitor\nb.jpg,DOG", "a.jpg", "b.jpg")
+    data = read(tmp_path)
+    assert data.classes == VOC_CLASSES and [entry.names() for entry in data.entries] == [("person", "tvmonitor"), ("dog",)]
+    folder(tmp_path, "a.jpg,Red Panda;wombat\nb.jpg,red_panda,Wombat", "a.jpg", "b.jpg")
+    data = read(tmp_path)
+    assert data.classes == ("Red Panda", "wombat") and data.entries[1].names() == ("Red Panda", "wombat")
+    (tmp_path / "classes.txt").write_text("RED PANDA\nWombat")
+    assert read(tmp_path).entries[0].names() == ("RED PANDA", "Wombat")
 
 
 def test_masks_need_known_numbers(tmp_path):

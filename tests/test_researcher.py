@@ -55,6 +55,7 @@ def test_a_picture_is_a_path_an_image_an_array_or_a_sample(clip, photos):
     image = Image.open(path).convert("RGB")
     labels = [method.segment(one, names=names).labels for one in (str(path), path, image, np.array(image))]
     labels.append(method.segment(kit.Sample(np.array(image), names)).labels)
+    labels.append(method.segment(path, names=tuple(name.title() for name in names)).labels)
     assert all(torch.equal(one, labels[0]) for one in labels)
     assert method.settings.box_threshold == 0.4
 

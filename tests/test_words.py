@@ -60,3 +60,12 @@ def test_synonyms_start_with_the_class_and_belong_to_one_class():
     everything = [word for synonyms in words.SYNONYMS.values() for word in synonyms]
     assert len(set(everything)) == len(everything)
     assert not set(everything) & set(words.VOC_BACKGROUND)
+
+
+def test_a_class_is_spelled_as_its_data_set_does():
+    spelled = {"Boat": "boat", "DINING-TABLE": "diningtable", "dining table": "dining table", "potted_plant": "pottedplant"}
+    assert all(words.class_name(text) == name for text, name in spelled.items())
+    assert words.class_name("Fire_Hydrant") == "fire hydrant" and words.class_name(" Unicorn ") == "Unicorn"
+    mine = ("Boat", "hot dog", "hotdog")
+    assert [words.class_name(text, mine) for text in ("boat", "Hot Dog", "hotdog", "cat")] == ["Boat", "Hot Dog", "hotdog", "cat"]
+    assert all(words.class_name(name) == name for name in (*words.VOC_CLASSES, *words.COCO_CLASSES))

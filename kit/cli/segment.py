@@ -62,10 +62,10 @@ def segment(
     from kit.data import Sample
     from kit.images import ImageError, load_image
     from kit.method import MAX_CLASSES
-    from kit.words import label_numbers
+    from kit.words import class_name, label_numbers
 
     with options.refusal():
-        names = options.listed(classes, "--classes")
+        names = tuple(map(class_name, options.listed(classes, "--classes")))
         if not names:
             raise options.OptionError('--classes is empty: name what the pictures show, such as --classes "dog,cat"')
         if len(names) > MAX_CLASSES:

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from kit.data.dataset import DataError, DataSet, Entry, collected
 from kit.data.labels import PICTURES, Cell, LabelList, Row, key_of, names_in, names_of_cells, read_truth, written_rows
 from kit.images import image_size, load_image
-from kit.words import COCO_CLASSES, VOC_CLASSES
+from kit.words import COCO_CLASSES, VOC_CLASSES, class_name
 
 LAYOUT = 'a folder with pictures and labels.csv, a line for each picture such as "cat1.jpg,cat;sofa"; masks/cat1.png is its truth, if known'
 MOST = 254  # classes a mask has numbers for, besides 0 and 255
@@ -133,10 +133,10 @@ def _classes_of(table: list[Row], path: Path, root: Path, masks: Path | None) ->
         raise DataError(f"{path}: it has numbers for classes, and no classes.txt names them; write that file, one class a line")
     families = {"VOC": VOC_CLASSES, "COCO": COCO_CLASSES}
     for known in families.values():
-        if set(names) <= set(known):
+        if {class_name(name, known) for name in names} <= set(known):
             return known
     for family, known in families.items():
-        strange = [name for name in names if name not in known]
+        strange = [name for name in names if class_name(name, known) not in known]
         for name in strange if 2 * len(strange) <= len(names) else ():
             if near := difflib.get_close_matches(name.casefold(), known, 1, NEAR):
                 raise DataError(
@@ -148,6 +148,9 @@ def _classes_of(table: list[Row], path: Path, root: Path, masks: Path | None) ->
             f"{root / 'classes.txt'}: there is no such file, but only it can say what the numbers in {masks.name} mean, for the names in "
             f"{path.name} are neither all VOC's nor all COCO's; write one class a line, in the order of the numbers"
         )
-    if len(names) > MOST:
-        raise DataError(f"{path}: expected at most {MOST} classes, got {len(names):,}; is the first column the picture?")
-    return tuple(names)
+    classes: list[str] = []  # each in its first spelling
+    for name in names:
+        classes += [] if class_name(name, classes) in classes else [name]
+    if len(classes) > MOST:
+        raise DataError(f"{path}: expected at most {MOST} classes, got {len(classes):,}; is the first column the picture?")
+    return tuple(classes)

@@ -17,6 +17,7 @@ import numpy as np
 
 from kit.data.dataset import DataError
 from kit.images import load_mask
+from kit.words import class_name
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".avif")
 NOT_JUDGED = 255
@@ -47,8 +48,8 @@ def names_of_labels(labels: np.ndarray, classes: Sequence[str]) -> tuple[str, ..
 
 
 def checked_names(names: Iterable[str], classes: Sequence[str], where: str) -> tuple[str, ...]:
-    """The names in their order, each once.   Raises DataError if one is no class."""
-    names = tuple(dict.fromkeys(names))
+    """The names in their order, each once, as the classes are spelled.   Raises DataError if one is no class."""
+    names = tuple(dict.fromkeys(class_name(name, classes) for name in names))
     for name in names:
         if name not in classes:
             near = difflib.get_close_matches(name, classes, 1)
@@ -61,8 +62,9 @@ def names_of_cells(cells: Sequence[Cell], classes: Sequence[str], where: str) ->
     """The classes a row names: by name, or by number from 0 as the lists of this field count.   Raises DataError for any other."""
     names, numbers = [], []
     for cell in cells:
+        cell = class_name(cell, classes) if isinstance(cell, str) else cell
         if isinstance(cell, str) and (cell in classes or not cell.isdecimal()):
-            words = cell.split()
+            words = [class_name(word, classes) for word in cell.split()]
             names += words if cell not in classes and len(words) > 1 and all(word in classes for word in words) else [cell]
         elif int(cell) in range(len(classes)):
             numbers.append(int(cell))

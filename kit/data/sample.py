@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from kit.images import load_image
+from kit.words import class_name
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,18 +48,19 @@ Picture = Any  # a Sample, a path, a PIL image or an array uint8 (H, W, 3)
 
 
 def sample_of(picture: Picture, names: Sequence[str] | None = None) -> Sample:
-    """A picture with the names of what it shows, as a sample; those given go before a sample's own.
+    """A picture with the names of what it shows, as a sample; those given go before a sample's own, and are spelled as VOC or COCO does.
 
     Raises ValueError without names, ImageError for a file or an array that is no picture.
     """
     if isinstance(names, str):
         raise ValueError(f'expected names as a list of words such as ("cat", "sofa"), got the single text {names!r}: put it into a list')
+    names = None if names is None else tuple(class_name(name) if isinstance(name, str) else name for name in names)
     if isinstance(picture, Sample):
-        return picture if names is None else replace(picture, names=tuple(names))
+        return picture if names is None else replace(picture, names=names)
     if names is None:
         raise ValueError('expected names of what the picture shows, such as names=("cat", "sofa"), got none')
     id = os.path.splitext(os.path.basename(picture))[0] if isinstance(picture, str | os.PathLike) else ""
-    return Sample(load_image(picture), tuple(names), id=id)
+    return Sample(load_image(picture), names, id=id)
 
 
 def _describe(value: object) -> str:

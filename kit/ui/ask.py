@@ -18,7 +18,7 @@ from kit.prompt import filled, prompts
 from kit.toy import PLACES, Scene, draw
 from kit.toy.captions import known_templates
 from kit.ui.session import Refused, Studio
-from kit.words import IMAGENET_TEMPLATES, VOC_CLASSES
+from kit.words import IMAGENET_TEMPLATES, VOC_CLASSES, class_name
 
 MAX_CLASSES = 20
 MAX_TEMPLATES = 100  # measured in one go
@@ -31,8 +31,8 @@ SUGGESTED, SURE_ENOUGH = 5, 0.15  # names that may be suggested, and the probabi
 
 
 def asked_classes(names) -> tuple[str, ...]:
-    """Class names without blanks and repetitions, at least one and not too many."""
-    kept = tuple(dict.fromkeys(name.strip() for name in texts(names, "classes") if name.strip()))
+    """Class names as their data sets spell them, without blanks and repetitions, at least one and not too many."""
+    kept = tuple(dict.fromkeys(class_name(name) for name in texts(names, "classes") if name.strip()))
     if not kept:
         raise Refused("choose at least one class, or write your own")
     if len(kept) > MAX_CLASSES:
@@ -110,13 +110,13 @@ def words_to_synonyms(words: Sequence[str], names: Sequence[str]) -> dict[str, s
         name, equals, word = (part.strip() for part in entry.partition("="))
         if not (name and equals and word):
             raise Refused(f"write a class's words as 'boat = ship', got {entry[:60]!r}")
-        synonyms.setdefault(name, []).append(word)
+        synonyms.setdefault(class_name(name), []).append(word)
     return {name: ",".join(synonyms[name]) for name in names if name in synonyms}
 
 
 def scene(objects: Sequence[str] | None, place: str | None, seed: float) -> Scene:
     """A drawn scene with these objects (none: whatever the place has) in this place (none: where they belong)."""
-    names = texts(objects or [], "objects")
+    names = [class_name(name) for name in texts(objects or [], "objects")]
     if any(name not in VOC_CLASSES for name in names) or len(names) > 4:
         raise Refused(f"expected up to four objects out of {', '.join(VOC_CLASSES)}, got {', '.join(names)}"[:400])
     if place and place not in PLACES:

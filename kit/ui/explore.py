@@ -19,7 +19,7 @@ from kit.settings import plain
 from kit.toy import PLACES
 from kit.ui import ask, controls, figures, regions
 from kit.ui.session import BY_HAND, HERE, PRIVATE, PROMPTS_FROM, QUIET, STARTED, Look, Refused, Studio, View, friendly, results_folder
-from kit.words import SYNONYMS, VOC_CLASSES, label_numbers
+from kit.words import SYNONYMS, VOC_CLASSES, class_name, label_numbers
 
 SCENES = (32, 68, 2, 24, 44, 38, 45, 15, 5, 23, 22, 57)  # of the val split: every kind of place, five with several classes
 COUNTERFACTUALS = (
@@ -268,8 +268,8 @@ class Explore:
         return self._tuned(ask.asked_classes(names), ask.texts(words or [], "words"), shown)
 
     def _tuned(self, names, entries: list[str], shown: str | None):
-        kept = [entry for entry in entries if entry.partition("=")[0].strip() in names]
-        with_entry = {entry.partition("=")[0].strip() for entry in kept}
+        kept = [entry for entry in entries if class_name(entry.partition("=")[0]) in names]
+        with_entry = {class_name(entry.partition("=")[0]) for entry in kept}
         usual = {**self.studio.prompt_words, **self.studio.start(self.studio.default).settings.synonyms}
         own = {name: usual.get(name, name) for name in names}
         kept += [f"{name} = {word}" for name, word in own.items() if word != name and name not in with_entry]

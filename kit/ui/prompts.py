@@ -17,7 +17,7 @@ from kit.toy.captions import known_templates
 from kit.ui import ask, figures
 from kit.ui.explore import Explore, photo_input
 from kit.ui.session import BY_HAND, PRIVATE, QUIET, Refused, Studio, View, friendly
-from kit.words import SYNONYMS
+from kit.words import SYNONYMS, class_name
 from kit.words_tried import (
     BackgroundRow,
     TemplateRow,
@@ -387,7 +387,7 @@ class Prompts:
         -> report (JSON): each word's cosine with the picture, and what kind of word it is, the most similar first.
         """
         pipeline, sample, tokens = ask.pictured(self.studio, image, classes, settings, method)
-        name = (name or "").strip()
+        name = class_name(name or "")
         rows = self._word_rows(by_hand(pipeline), sample, tokens, name, words)
         marks = word_marks(name, rows)
         told = [
