@@ -162,7 +162,8 @@ class Method:
     name, title: in tables and on the page; Settings: its settings' class; stages: in order; presets: world -> Preset; compared(pipeline,
     classes) -> baselines and controls by name; lessons: what can be learned, by the name of its tensor; open(clip, settings, learned) ->
     what stages find in scene.learned; belongs: settings that what was learned cannot be asked without; shipped: the file learned with the
-    tiny CLIP; source: the paper.
+    tiny CLIP; source: the paper; notebook: the file in notebooks/ that builds it by hand; knobs: the settings to try first, which a page
+    shows open.
 
     >>> ClipEs(kit.load("tiny"), box_threshold=0.4).segment("dog.jpg", names=("dog",))                  # doctest: +SKIP
     """
@@ -178,6 +179,8 @@ class Method:
     belongs: tuple[str, ...] = ()
     shipped: Path | None = None
     source: str = ""
+    notebook: str = ""
+    knobs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         names = [stage.name for stage in self.stages]

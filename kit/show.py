@@ -15,7 +15,7 @@ from PIL import Image
 from kit.images import PALETTE
 from kit.words import label_numbers
 
-COLOUR_MAPS = ("turbo", "viridis", "magma", "jet")
+COLOUR_MAPS = ("inferno", "viridis", "magma", "turbo", "jet")  # the first ones are sequential: one end dark, the other bright
 
 
 def heat_overlay(image: np.ndarray, cam: Any, *, opacity: float = 0.5, colour_map: str = "turbo") -> np.ndarray:
@@ -27,6 +27,15 @@ def heat_overlay(image: np.ndarray, cam: Any, *, opacity: float = 0.5, colour_ma
     _check_same_size(image, cam, "cam")
     table, levels = _colour_table(colour_map), (cam * 255 + 0.5).astype(np.uint8)
     return _blend(image, table, levels, _share(opacity))
+
+
+def colour_bar(colour_map: str, *, stops: int = 9) -> list[tuple[int, int, int]]:
+    """The colours of a map from its lowest value to its highest, evenly spaced: `stops` times (red, green, blue) in 0..255.
+
+    Raises ValueError for a map that is none of COLOUR_MAPS.
+    """
+    table = _colour_table(colour_map)
+    return [tuple(table[place].tolist()) for place in np.linspace(0, 255, stops).round().astype(int)]
 
 
 def mask_overlay(image: np.ndarray, labels: Any, *, opacity: float = 0.6) -> np.ndarray:

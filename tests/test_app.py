@@ -44,7 +44,7 @@ class Visitor:
 
     def open(self, number: int) -> None:
         sample = next(toy_samples("val", 1, size=320, start=number))
-        self.key, names, words, shown, *_ = self.page._opened(self, sample)
+        self.key, names, words, shown, *_ = self.page._opened(self, sample, {"scene": str(number)})
         self.values |= {"classes": names, "words": [], "shown": names[0]}
 
     def move(self, **changes):
@@ -54,7 +54,7 @@ class Visitor:
         return last
 
     def finish(self) -> View:
-        for _ in self.page.refine(self, self.key, "cam", "Pseudo mask"):
+        for _ in self.page.refine(self, self.key):
             pass
         return self.page.studio.view(self.session_hash)
 
@@ -246,8 +246,8 @@ def test_moving_knobs_never_runs_the_encoder(server, visitor):
 
 
 def test_the_strip_changes_with_the_knobs_and_the_refiner_follows(visitor):
-    strip, heats, notes = visitor.move(background_power=1.0)
-    assert strip.count("<img") == 5 and "refining…" in strip and "IoU of this scene" in strip
+    strip, heats, notes, *_ = visitor.move(background_power=1.0)
+    assert strip.count("<img") == 5 and "refining…" in strip and "IoU " in strip
     assert "score" in heats and "lie" in notes
     assert visitor.move(background_power=4.0)[0] != strip
     view = visitor.finish()
@@ -264,7 +264,7 @@ def test_looks_and_confidence_keep_the_refined_result(visitor):
 
 def test_a_refiner_gives_up_when_the_visitor_moves_on(visitor):
     visitor.move(iterations=50)
-    refining = visitor.page.refine(visitor, visitor.key, "cam", "Truth")
+    refining = visitor.page.refine(visitor, visitor.key)
     next(refining)
     visitor.move(power=3)
     assert list(refining) == []
@@ -274,7 +274,7 @@ def test_a_refiner_gives_up_when_the_visitor_moves_on(visitor):
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_answers_and_its_sliders_never_run_the_encoder(server, visitor, method):
     visitor.method = method
-    strip, heats, notes = visitor.move()
+    strip, heats, notes, *_ = visitor.move()
     shown = server.page.studio.start(method).titles
     assert all(title in strip for title in shown.values()) and "heat of horse" in heats and "lie" in notes
     calls = server.clip.calls
@@ -650,7 +650,7 @@ def test_a_result_that_is_too_large_ends_the_batch(server, visitor, scenes, monk
 
 def test_the_tiny_model_says_that_it_does_not_know_photographs(server, visitor):
     visitor.key = server.page.studio.keep(visitor.session_hash, Sample(np.full((64, 64, 3), 90, np.uint8), ("cow",)))
-    _, _, notes = visitor.move(classes=["cow"], shown="cow", refiner="none")
+    _, _, notes, *_ = visitor.move(classes=["cow"], shown="cow", refiner="none")
     assert figures.PHOTO_NOTE in notes and figures.PHOTO_NOTE in figures.opened(server.page.studio.view(visitor.session_hash))
     visitor.open(2)
     assert figures.PHOTO_NOTE not in visitor.move()[2]

@@ -79,7 +79,7 @@ def test_labels_to_rgb_is_vocs_palette():
         (lambda: show.heat_overlay(GREY / 255, RAMP), "picture uint8"),
         (lambda: show.heat_overlay(GREY, RAMP, opacity=1.5), "opacity"),
         (lambda: show.heat_overlay(GREY, RAMP, opacity=float("nan")), "opacity"),
-        (lambda: show.heat_overlay(GREY, RAMP, colour_map="rainbow"), "turbo, viridis, magma, jet"),
+        (lambda: show.heat_overlay(GREY, RAMP, colour_map="rainbow"), "inferno, viridis, magma, turbo, jet"),
         (lambda: show.mask_overlay(GREY, RAMP), "whole numbers"),
         (lambda: show.mask_overlay(GREY, np.zeros((3, 3), np.uint8)), "resize"),
         (lambda: show.labels_to_rgb(np.array([[256]])), "0..255"),

@@ -173,4 +173,6 @@ ClipEs = Method(
     },
     compared=compared,
     source="Lin et al., CLIP is Also an Efficient Segmenter, CVPR 2023",
+    notebook="1_clip_es.ipynb",
+    knobs=("box_threshold", "background_power", "refiner"),
 )  # fmt: skip

@@ -465,4 +465,6 @@ FmaWsss = Method(
     ),  # fmt: skip
     shipped=Path(__file__).parent / "learned" / "fma_wsss_toy.safetensors",
     source="Yang and Gong, Foundation Model Assisted Weakly Supervised Semantic Segmentation, WACV 2024",
+    notebook="4_clip_sam.ipynb",
+    knobs=("coarse.box_threshold", "coarse.vote_power", "coarse.affinity"),
 )  # fmt: skip

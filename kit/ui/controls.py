@@ -11,6 +11,8 @@ from kit.settings import Learning, Setting, Settings, plain
 from kit.ui.session import Refused
 
 SEPARATE = ("synonyms",)  # shown with the classes, for all methods alike
+SENTENCE = ("template", "background")  # shown with the prompt
+KNOBS = 3  # settings that stand open where a method names none
 
 
 def shown_settings(method: Method) -> dict[str, Setting]:
@@ -20,19 +22,25 @@ def shown_settings(method: Method) -> dict[str, Setting]:
 
 
 def groups_of(settings: Mapping[str, Setting]) -> dict[str, dict[str, Setting]]:
-    """Title of a group -> its settings: the words, what stands alone, then the groups of the declaration."""
-    found: dict[str, dict[str, Setting]] = {"Words": {}, "Settings": {}}
+    """Title of a group -> its settings: what stands alone, then the groups of the declaration."""
+    found: dict[str, dict[str, Setting]] = {"More settings": {}}
     for name, setting in settings.items():
         group, dot, _ = name.rpartition(".")
-        title = group.replace(".", ": ").capitalize() if dot else "Words" if name in ("template", "background") else "Settings"
+        title = group.replace(".", ": ").capitalize() if dot else "More settings"
         found.setdefault(title, {})[name] = setting
     return {title: inner for title, inner in found.items() if inner}
 
 
-def control(setting: Setting, value: Any, clip: Clip, templates: list[str]) -> gr.components.Component:
-    """The control that fits a setting, with its value."""
+def knobs(method: Method, settings: Mapping[str, Setting]) -> list[str]:
+    """The settings that stand open: those that the method names, else the first of its own."""
+    own = [name for name in settings if name not in Settings.model_fields]
+    return [name for name in method.knobs or own[:KNOBS] if name in settings]
+
+
+def control(setting: Setting, value: Any, clip: Clip, templates: list[str], *, info: bool = True) -> gr.components.Component:
+    """The control that fits a setting, with its value; `info`: whether it tells what the setting does."""
     value = shown(setting, plain(value), clip)
-    named = {"label": setting.title or setting.name, "info": setting.help or None}
+    named = {"label": setting.title or setting.name, "info": setting.help or None if info else None}
     many = {"multiselect": True, "allow_custom_value": True}
     if setting.kind == "flag":
         return gr.Checkbox(value, **named)

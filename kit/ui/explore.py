@@ -1,7 +1,9 @@
 """Explore: a picture, its classes, a method and every setting of it, redrawn while a slider moves; what needs no model follows behind."""
 
+import html
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,12 +15,29 @@ from kit.data import Sample, toy_samples
 from kit.images import save_image, save_mask
 from kit.last_block import patch_embeddings
 from kit.method import Pipeline, with_settings
-from kit.prompt import prompts
+from kit.prompt import nearest_words, prompts
 from kit.propose import LEVELS
-from kit.settings import plain
+from kit.settings import Setting, plain, shortened
 from kit.toy import PLACES
-from kit.ui import ask, controls, figures, regions
-from kit.ui.session import BY_HAND, HERE, PRIVATE, PROMPTS_FROM, QUIET, STARTED, Look, Refused, Studio, View, friendly, results_folder
+from kit.toy.places import STUFF
+from kit.ui import address, ask, controls, figures, regions, story
+from kit.ui.buttons import buttons
+from kit.ui.session import (
+    BY_HAND,
+    HERE,
+    OURS,
+    PRIVATE,
+    PROMPTS_FROM,
+    QUIET,
+    STARTED,
+    Look,
+    Refused,
+    Studio,
+    View,
+    friendly,
+    results_folder,
+    warn,
+)  # fmt: skip
 from kit.words import SYNONYMS, VOC_CLASSES, class_name, label_numbers
 
 SCENES = (32, 68, 2, 24, 44, 38, 45, 15, 5, 23, 22, 57)  # of the val split: every kind of place, five with several classes
@@ -28,6 +47,14 @@ COUNTERFACTUALS = (
     ("A sofa in the forest", ("sofa",), "forest", 1),
 )
 NEAREST = 6  # words shown for a patch
+LAST_SCENE = 99_999  # of the val split
+THUMBNAIL_SIDE = 120
+STRIP = Path(__file__).parent / "assets" / "strip.js"
+IN_VIEW = """(...given) => {  // on a phone, a picture that is chosen scrolls into view
+  const strip = document.querySelector('.kit-answer .kit-strip');
+  if (strip && strip.getBoundingClientRect().top > 0.6 * innerHeight) strip.scrollIntoView({behavior: 'smooth', block: 'start'});
+  return given;
+}"""
 
 
 class Explore:
@@ -43,23 +70,30 @@ class Explore:
         self.own: dict[tuple[str, str], gr.components.Component] = {}  # by method and setting
         self.sources: dict[str, gr.Radio] = {}
         self.panels: dict[str, gr.Column] = {}
+        self.prompts: dict[str, gr.Row] = {}
         self.settings = {name: controls.shown_settings(method) for name, method in studio.methods.items()}
         self.key, self.hidden = gr.State(""), gr.State({})
-        with gr.Row(elem_classes="kit-page"):
+        with gr.Row(elem_classes="kit-page kit-explore"):
             with gr.Column(scale=1, min_width=300, elem_classes="kit-panel"):
-                self._lay_out_picture()
-                choices = [(method.title, name) for name, method in studio.methods.items()]
-                self.method = gr.Radio(choices, value=studio.default, label="Method")
-                self._lay_out_classes()
-                for name in studio.methods:
-                    with gr.Column(visible=name == studio.default) as self.panels[name]:
-                        self._lay_out_settings(name)
-                self._lay_out_look()
-                self._lay_out_files()
-            with gr.Column(scale=3, min_width=300):
-                # no radio: that would refuse a name that has just gone, before the page has heard of the new classes
-                self.common["shown"] = gr.Dropdown([], label="Show the heat of", allow_custom_value=True, elem_classes="kit-shown")
-                self._lay_out_result()
+                with gr.Column(elem_classes="kit-pictures"):
+                    self._lay_out_picture()
+                with gr.Column(elem_classes="kit-controls"):
+                    choices = [(method.title, name) for name, method in studio.methods.items()]
+                    self.method = gr.Radio(choices, value=studio.default, label="Method")
+                    for name in studio.methods:
+                        with gr.Column(visible=name == studio.default) as self.panels[name]:
+                            self._lay_out_settings(name)
+                    self._lay_out_words()
+                    self._lay_out_look()
+                    self._lay_out_files()
+            with gr.Column(scale=3, min_width=300, elem_classes="kit-result"):
+                with gr.Column(elem_classes="kit-prompt"):
+                    self._lay_out_prompt()
+                with gr.Column(elem_classes="kit-answer"):
+                    self.strip = gr.HTML(js_on_load=STRIP.read_text(encoding="utf-8"))
+                    self.notes = gr.HTML(elem_classes="kit-notes")
+                with gr.Column(elem_classes="kit-closer"):
+                    self._lay_out_closer()
         self._connect(demo)
         self._publish()
 
@@ -74,12 +108,7 @@ class Explore:
         return {name: self.own[name, "template"] for name in self.studio.methods if (name, "template") in self.own}
 
     def _lay_out_picture(self) -> None:
-        thumbnails = [(next(toy_samples("val", 1, size=160, start=number)), number) for number in SCENES]
-        self.gallery = gr.Gallery(
-            [(sample.image, ", ".join(sample.names)) for sample, _ in thumbnails], label="Drawn scenes", show_label=False,
-            columns=4, format="png", allow_preview=False, object_fit="cover",
-            buttons=[], interactive=False, elem_classes="kit-gallery",
-        )  # fmt: skip
+        self.gallery = buttons(f'<div class="kit-gallery">{"".join(map(thumbnail, SCENES))}</div>')
         with gr.Row(elem_classes="kit-whatif"):
             self.examples = [gr.Button(text, size="sm", min_width=80) for text, *_ in COUNTERFACTUALS]
         with gr.Accordion("Draw another", open=False):
@@ -93,26 +122,37 @@ class Explore:
             )
             with gr.Row():
                 self.place = gr.Dropdown([("where they belong", ""), *PLACES], value="road", label="Place", min_width=120)
-                self.seed = gr.Number(1, label="Seed", precision=0, minimum=0, min_width=80)
+                self.seed = gr.Number(1, label="Seed", min_width=80)
             self.draw_button = gr.Button("Draw it", variant="primary", size="sm")
         with gr.Accordion("Your own photo", open=False):
             self.photo = photo_input("Photo", sources=["upload", "clipboard", "webcam"], height=190)
 
-    def _lay_out_classes(self) -> None:
-        self.common["classes"] = gr.Dropdown(
-            list(self.studio.vocabulary),
-            multiselect=True,
-            allow_custom_value=True,
-            max_choices=ask.MAX_CLASSES,
-            label="Classes in the picture",
-            info="choose, or type your own and press Enter",
-        )
-        self.suggest_button = gr.Button("Suggest classes", size="sm")
-        self.suggestions = gr.HTML(visible=False)
-        self.common["words"] = gr.Dropdown(
-            [], value=[], multiselect=True, allow_custom_value=True, label="Words in place of a class name",
-            info="one: a synonym; several of one class: fused; or type: boat = canoe",
-        )  # fmt: skip
+    def _lay_out_prompt(self) -> None:
+        """The prompt as a sentence with its controls: classes, and for each method the template and what competes."""
+        self.sentence = buttons()
+        with gr.Row():
+            with gr.Column(scale=2, min_width=180):
+                self.common["classes"] = gr.Dropdown(
+                    list(self.studio.vocabulary), multiselect=True, allow_custom_value=True, max_choices=ask.MAX_CLASSES,
+                    label="Classes",
+                )  # fmt: skip
+            for name in self.studio.methods:
+                with gr.Row(visible=name == self.studio.default, elem_classes="kit-sentence-of") as self.prompts[name]:
+                    for setting in self.settings[name].values():
+                        if setting.name in controls.SENTENCE:
+                            with gr.Column(scale=3 if setting.name == "template" else 7, min_width=180):
+                                self._lay_out_setting(name, setting, info=False)
+        self.differs = buttons()
+        self.common["shown"] = gr.Textbox(visible=False)
+
+    def _lay_out_words(self) -> None:
+        with gr.Accordion("Words in place of a class name", open=False):
+            self.common["words"] = gr.Dropdown(
+                [], value=[], multiselect=True, allow_custom_value=True, label="Words",
+                info="one: a synonym; several of one class: fused; or type: boat = canoe",
+            )  # fmt: skip
+            self.suggest_button = gr.Button("Suggest classes", size="sm")
+            self.suggestions = gr.HTML(visible=False)
 
     def _lay_out_settings(self, name: str) -> None:
         start, learned = self.studio.start(name), self.studio.learned.get(name)
@@ -120,18 +160,26 @@ class Explore:
             came = [("that came with the app", STARTED)] if start.learned is not None or isinstance(learned, str) else []
             others = [("learned here, on the Learn page", HERE), ("hand-crafted, by the template", BY_HAND)]
             self.sources[name] = gr.Radio([*came, *others], value=BY_HAND if start.learned is None else STARTED, label="Prompts")
-        fixed = self.studio.own_changes(start.method)
-        for title, inner in controls.groups_of(self.settings[name]).items():
+        known = self.settings[name]
+        first = controls.knobs(self.studio.methods[name], known)
+        for setting in first:
+            self._lay_out_setting(name, known[setting])
+        rest = {key: setting for key, setting in known.items() if key not in (*first, *controls.SENTENCE)}
+        for title, inner in controls.groups_of(rest).items():
             with gr.Accordion(title, open=False):
                 for setting in inner.values():
-                    if setting.name not in fixed:
-                        value, templates = start.settings.value(setting.name), ask.templates_for(self.clip)
-                        self.own[name, setting.name] = controls.control(setting, value, self.clip, templates)
+                    self._lay_out_setting(name, setting)
+
+    def _lay_out_setting(self, name: str, setting: Setting, **layout) -> None:
+        start = self.studio.start(name)
+        if setting.name not in self.studio.own_changes(start.method):
+            value, templates = start.settings.value(setting.name), ask.templates_for(self.clip)
+            self.own[name, setting.name] = controls.control(setting, value, self.clip, templates, **layout)
 
     def _lay_out_look(self) -> None:
         with gr.Accordion("Look", open=False):
             self.common["opacity"] = gr.Slider(0, 1, 0.6, step=0.05, label="Opacity")
-            self.common["colour_map"] = gr.Dropdown(list(show.COLOUR_MAPS), value="turbo", label="Colours of heat")
+            self.common["colour_map"] = gr.Dropdown(list(show.COLOUR_MAPS), value=show.COLOUR_MAPS[0], label="Colours of heat")
 
     def _lay_out_files(self) -> None:
         with gr.Accordion("Keep and restore", open=False):
@@ -141,24 +189,16 @@ class Explore:
                 self.files = [gr.DownloadButton(label, visible=False, size="sm", min_width=100) for label in titles]
             self.restore = gr.UploadButton("Load settings from JSON", file_types=[".json"], size="sm")
 
-    def _lay_out_result(self) -> None:
-        first, (left, right, voted) = self.studio.default, self._sides(self.studio.default)
-        self.strip = gr.HTML()
-        self.notes = gr.HTML(elem_classes="kit-notes")
+    def _lay_out_closer(self) -> None:
+        first = self.studio.default
         with gr.Tabs():
             with gr.Tab("Each class"):
                 self.heats = gr.HTML()
-            with gr.Tab("Masks", visible=self._votes(first)) as self.masks_tab:
+            with gr.Tab("Masks", visible=bool(self._votes(first))) as self.masks_tab:
                 with gr.Row():
                     self.level = gr.Radio([(name, index) for index, name in enumerate(LEVELS)], value=2, label="Level of the masks")
-                    self.voted = gr.Dropdown(**voted, label="Votes of")
+                    self.voted = gr.Dropdown(**self._voted(first), label="Votes of")
                 self.regions = gr.HTML()
-            with gr.Tab("Compare two stages"):
-                with gr.Row():
-                    self.left, self.right = gr.Dropdown(**left, label="Left"), gr.Dropdown(**right, label="Right")
-                self.slider = gr.ImageSlider(label="Drag the line", format="png", max_height=480, interactive=False)
-            with gr.Tab("Legend"):
-                self.legend = gr.AnnotatedImage(label="Point at a name to see only its pixels", format="png", height=460)
             with gr.Tab("Ask a patch"):
                 gr.Markdown("Click into the picture: where does this patch attend, and which words is it nearest to?")
                 with gr.Row():
@@ -167,52 +207,48 @@ class Explore:
                     )
                     self.patch = gr.HTML(elem_classes="kit-patch")
 
-    def _votes(self, name: str) -> bool:
-        return any(stage.shows == "votes" for stage in self.studio.methods[name].stages)
+    def _votes(self, name: str) -> list[str]:
+        return [stage.name for stage in self.studio.methods[name].stages if stage.shows == "votes"]
 
-    def _sides(self, name: str) -> tuple[dict, dict, dict]:
-        """Choices and values of the two stages that are compared, and of the votes."""
-        method, settings = self.studio.methods[name], self.studio.start(name).settings
-        titles = {stage.name: stage.title_for(settings) for stage in method.stages if stage.is_shown}
-        votes = [stage.name for stage in method.stages if stage.shows == "votes"]
-        sides = [figures.PICTURE, *((title, stage) for stage, title in titles.items()), figures.MASK, figures.TRUTH]
-        left = {"choices": sides, "value": (votes or list(titles))[0]}
-        named = [(titles[stage], stage) for stage in votes]
-        return left, {"choices": sides, "value": figures.MASK}, {"choices": named, "value": votes[-1] if votes else None}
+    def _voted(self, name: str) -> dict:
+        """Choices and value of the votes."""
+        method, votes = self.studio.methods[name], self._votes(name)
+        named = [(method.stage(stage).title_for(self.studio.start(name).settings), stage) for stage in votes]
+        return {"choices": named, "value": votes[-1] if votes else None}
 
     def _connect(self, demo: gr.Blocks) -> None:
         """Three kinds of events: open a picture, turn a knob (the model is asked, the encoder is not), look closer."""
         redrawn, (classes, words, shown) = self.redrawn, (self.common[name] for name in ("classes", "words", "shown"))
         opened = [self.key, classes, words, shown, self.clickable, self.patch, self.suggestions]
-        redrawn(demo.load(friendly(self.open_first), None, opened, **QUIET))
-        redrawn(self.gallery.select(friendly(self.open_scene), None, opened, trigger_mode="always_last", **QUIET))
-        redrawn(self.draw_button.click(friendly(self.open_drawing), [self.objects, self.place, self.seed], opened, **PRIVATE))
+        everything = [self.hidden, self.method, *self.controls.values()]
+        redrawn(demo.load(friendly(self.open_first), None, [self.key, self.clickable, *everything], **QUIET))
+        redrawn(self.gallery.click(friendly(self.open_scene), None, opened, trigger_mode="always_last", js=IN_VIEW, **QUIET))
+        redrawn(self.draw_button.click(friendly(self.open_drawing), [self.objects, self.place, self.seed], opened, js=IN_VIEW, **PRIVATE))
         for button, (_, names, place, seed) in zip(self.examples, COUNTERFACTUALS, strict=True):
             asked = [gr.State(list(names)), gr.State(place), gr.State(seed)]
-            redrawn(button.click(friendly(self.open_drawing), asked, opened, **QUIET))
+            redrawn(button.click(friendly(self.open_drawing), asked, opened, js=IN_VIEW, **QUIET))
         redrawn(self.photo.input(friendly(self.open_photo), self.photo, opened, **PRIVATE))
+        redrawn(self.sentence.click(friendly(self.choose_shown), None, shown, **QUIET))
         redrawn(classes.change(friendly(self.retune), [classes, words, shown], [words, shown], trigger_mode="always_last", **QUIET))
         templates = list(self.templates.values())
         self.suggest_button.click(
             friendly(self.suggest_classes), [self.key, self.method, *templates], [classes, self.suggestions], **PRIVATE
         )
-        restored = [self.hidden, self.method, *self.controls.values()]
-        redrawn(self.restore.upload(friendly(self.restored), [self.restore, classes, self.method], restored, **PRIVATE))
-        panes = [*self.panels.values(), self.left, self.right, self.voted, self.masks_tab]
+        redrawn(self.restore.upload(friendly(self.restored), [self.restore, classes, self.method], everything, **PRIVATE))
+        redrawn(self.differs.click(friendly(self.reset), [self.hidden, self.method], everything, **QUIET))
+        panes = [*self.panels.values(), *self.prompts.values(), self.voted, self.masks_tab]
         redrawn(self.method.change(friendly(self.choose_method), self.method, panes, **QUIET))
 
         # A drop-down says nothing by `input` of a word that was typed; `change` also comes when the page itself sets it, and `redraw` knows
         live = []
-        for part in (part for name, part in self.controls.items() if name != "classes"):
+        for part in (part for name, part in self.controls.items() if name not in ("classes", "shown")):
             live += (
                 [part.change] if isinstance(part, gr.Dropdown) else [part.submit, part.blur] if type(part) is gr.Textbox else [part.input]
             )
         self._followed(gr.on(live, friendly(self.redraw), *self._redraw_ends(), trigger_mode="always_last", **QUIET))
 
-        look = [self.common["opacity"], self.common["colour_map"]]
-        compared = [*look, shown, self.left, self.right]
-        gr.on([self.left.input, self.right.input], friendly(self.compare), compared, self.slider, **QUIET)
         gr.on([self.level.input, self.voted.input], friendly(self.mask_layer), [self.key, self.level, self.voted], self.regions, **QUIET)
+        look = [self.common["opacity"], self.common["colour_map"]]
         self.clickable.select(friendly(self.ask_patch), look, self.patch, trigger_mode="always_last", **QUIET)
         self.files_button.click(friendly(self.make_files), look[0], self.files, **PRIVATE)
 
@@ -221,47 +257,94 @@ class Explore:
         self._followed(event.success(friendly(self.redraw), *self._redraw_ends(), trigger_mode="always_last", **QUIET))
 
     def _redraw_ends(self) -> tuple[list, list]:
-        return [self.key, self.hidden, self.method, *self.controls.values()], [self.strip, self.heats, self.notes]
+        answer = [self.strip, self.heats, self.notes, self.sentence, self.differs, *self.files]
+        return [self.key, self.hidden, self.method, *self.controls.values()], answer
 
     def _followed(self, redraw) -> None:
         # What follows a view that is out of date stops by itself. Gradio's `cancels` may ask before it knows what to cancel: an error 422
-        slow = [self.strip, self.notes, self.slider, self.legend, self.regions]
-        asked = [self.key, self.left, self.right, self.level, self.voted]
+        slow, asked = [self.strip, self.notes, self.regions], [self.key, self.level, self.voted]
         redraw.then(friendly(self.refine), asked, slow, trigger_mode="multiple", concurrency_limit=2, **QUIET)
+        redraw.failure(friendly(self.back), self.method, [self.hidden, *self.controls.values()], **QUIET)
 
     def _publish(self) -> None:
         """The doors for programs: hidden components give them typed inputs."""
         with gr.Group(visible=False):
-            picture, overlay, mask = photo_input("Picture"), gr.Image(format="png", type="filepath"), gr.File()
+            picture, report = photo_input("Picture"), gr.JSON(label="report")
+            mask, overlay = gr.File(label="mask"), gr.Image(format="png", type="filepath", label="overlay")
+            drawn, truth = gr.Image(format="png", type="filepath", label="picture"), gr.File(label="truth")
             names = gr.Dropdown([], multiselect=True, allow_custom_value=True, label="Classes")
             settings, template = gr.JSON(label="Settings"), gr.Textbox(label="Template")
             method = gr.Textbox(self.studio.default, label="Method")
             objects = gr.Dropdown(list(VOC_CLASSES), multiselect=True, allow_custom_value=True, label="Objects")
-            place, seed, report = gr.Textbox(label="Place"), gr.Number(label="Seed"), gr.JSON(label="Report")
+            place, seed = gr.Textbox(label="Place"), gr.Number(label="Seed")
             button = gr.Button()
         asked = [picture, names, settings, method]
         button.click(friendly(self.api_segment), asked, [mask, overlay, report], api_name="segment", concurrency_limit=2)
-        button.click(friendly(self.api_draw_scene), [objects, place, seed], [overlay, mask, report], api_name="draw_scene")
+        button.click(friendly(self.api_draw_scene), [objects, place, seed], [drawn, truth, report], api_name="draw_scene")
         button.click(friendly(self.api_suggest), [picture, template], report, api_name="suggest")
 
     def open_first(self, request: gr.Request):
-        return self._opened(request, next(toy_samples("val", 1, size=ask.SCENE_SIDE, start=SCENES[0])))
+        """The picture, the classes and the settings that the page's address names, without one the first scene."""
+        asked = address.read(dict(request.query_params or {}))
+        try:
+            opened = self._opened(request, *self._addressed(asked.picture))
+        except OURS as error:
+            warn(f"The address cannot be opened: {error}")
+            opened = self._opened(request, *self._addressed({}))
+        key, names, words, shown, image, *_ = opened
+        updates = [{}, gr.skip(), *(dict(zip(("classes", "words", "shown"), (names, words, shown), strict=True)).get(name, gr.skip())
+                                    for name in self.controls)]  # fmt: skip
+        if asked.values:
+            try:
+                updates = self._set(request.session_hash, self._named(asked.values), names, self.studio.default)
+            except OURS as error:
+                warn(f"The address's settings are left out: {error}")
+        return key, image, *updates
 
-    def open_scene(self, request: gr.Request, event: gr.SelectData):
-        return self._opened(request, next(toy_samples("val", 1, size=ask.SCENE_SIDE, start=SCENES[event.index])))
+    def _addressed(self, picture: Mapping[str, str]) -> tuple[Sample, dict[str, str]]:
+        if "seed" in picture:
+            return self._drawing(
+                address.words(picture.get("objects", "")), picture.get("place", ""), address.whole(picture["seed"], "seed")
+            )
+        number = ask.whole_number(address.whole(picture.get("scene", SCENES[0]), "scene"), "the scene", 0, LAST_SCENE)
+        return next(toy_samples("val", 1, size=ask.SCENE_SIDE, start=number)), {"scene": str(number)}
+
+    def _named(self, values: Mapping[str, str]) -> dict:
+        """An address's values as a settings file holds them."""
+        method = values.get("method", self.studio.default)
+        described = self.studio.method(method).Settings.described()
+        found = {"method": method} | ({"classes": address.words(values["class"])} if "class" in values else {})
+        return found | {name: address.value(described.get(name), text) for name, text in values.items() if name not in ("method", "class")}
+
+    def open_scene(self, request: gr.Request, event: gr.EventData):
+        return self._opened(request, *self._addressed({"scene": event.chosen}))
 
     def open_drawing(self, request: gr.Request, objects: list[str], place: str, seed: float):
-        return self._opened(request, ask.scene_sample(ask.scene(objects, place, seed)))
+        return self._opened(request, *self._drawing(objects, place, seed))
+
+    def _drawing(self, objects: list[str], place: str, seed: float) -> tuple[Sample, dict[str, str]]:
+        sample = ask.scene_sample(ask.scene(objects, place, seed))
+        return sample, {"objects": ",".join(objects or []), "place": place or "", "seed": str(int(seed))}
 
     def open_photo(self, request: gr.Request, path: str | None):
         if path is None:
             return [gr.skip()] * 7
-        return self._opened(request, Sample(ask.page_sized(ask.photo(path)), (), id="photo"))
+        return self._opened(request, Sample(ask.page_sized(ask.photo(path)), (), id=Path(path).stem), {})
 
-    def _opened(self, request: gr.Request, sample: Sample):
-        key = self.studio.keep(request.session_hash, sample)
-        names = sample.names or self._likely(request.session_hash, key, sample, self.studio.start(self.studio.default).settings.template)[0]
+    def open_sample(self, request: gr.Request, sample: Sample):
+        """Another page's picture with its classes.   -> key, classes, words, shown, picture, patch, suggestions."""
+        return self._opened(request, sample, {})
+
+    def _opened(self, request: gr.Request, sample: Sample, found_at: Mapping[str, str]):
+        """found_at: the picture's part of the page's address, empty where no address leads to it."""
+        visitor, studio = request.session_hash, self.studio
+        key = studio.keep(visitor, sample)
+        studio.shelf.put(visitor, f"{key} address", dict(found_at), 200)
+        names = sample.names or self._likely(visitor, key, sample, studio.start(studio.default).settings.template)[0]
         return key, list(names), *self._tuned(names, [], ""), sample.image, "", gr.HTML(visible=False)
+
+    def choose_shown(self, event: gr.EventData):
+        return event.chosen
 
     def retune(self, names: list[str], words: list[str], shown: str | None):
         """The words and the heat to choose from, when the classes have changed."""
@@ -275,7 +358,7 @@ class Explore:
         kept += [f"{name} = {word}" for name, word in own.items() if word != name and name not in with_entry]
         choices = [f"{name} = {word}" for name in names for word in SYNONYMS.get(name, ()) if not self.clip.unknown_words(word)]
         words = gr.Dropdown(choices=list(dict.fromkeys([*choices, *kept])), value=kept, multiselect=True, allow_custom_value=True)
-        return words, gr.Dropdown(choices=list(names), value=shown if shown in names else names[0])
+        return words, shown if shown in names else names[0]
 
     def suggest_classes(self, request: gr.Request, key: str, method: str, *templates: str):
         start = self.studio.start(method)
@@ -291,8 +374,8 @@ class Explore:
 
     def choose_method(self, method: str):
         self.studio.method(method)
-        sides = [gr.Dropdown(**side) for side in self._sides(method)]
-        return [*(gr.Column(visible=name == method) for name in self.panels), *sides, gr.Tab(visible=self._votes(method))]
+        panes = [gr.Column(visible=name == method) for name in self.panels] + [gr.Row(visible=name == method) for name in self.prompts]
+        return [*panes, gr.Dropdown(**self._voted(method)), gr.Tab(visible=bool(self._votes(method)))]
 
     def redraw(self, request: gr.Request, key: str, hidden: dict, method: str, *values) -> Iterator:
         """Everything but what another process could do, from tokens and stages that are already here."""
@@ -304,12 +387,12 @@ class Explore:
         known = tuple(name for name in names if pipeline.learned is None or name in pipeline.learned.classes)
         told = left_out([name for name in names if name not in known], pipeline)
         if not known:
-            yield told, "", ""
+            yield told, "", "", *[gr.skip()] * (2 + len(self.files))
             return
         before, sample = self.studio.shelf.get(visitor, "view"), replace(sample, names=known)
         if before is not None and before.same_question(sample, pipeline):
             if (before.pipeline.settings, before.look) == (pipeline.settings, look):
-                yield [gr.skip()] * 3
+                yield [gr.skip()] * (5 + len(self.files))
                 return
             result = replace(before.result, pipeline=pipeline)
             view = replace(before, pipeline=pipeline, result=result, look=look, urls=before.still_packed(sample, look))
@@ -319,8 +402,7 @@ class Explore:
             if masks and not kept.has(masks[0]):
                 yield (
                     figures.told("This picture's masks are made, once; a SAM may take minutes for them without a GPU."),
-                    gr.skip(),
-                    gr.skip(),
+                    *[gr.skip()] * (4 + len(self.files)),
                 )
             named = {"tokens": tokens, "kept": kept, "lock": self.studio.lock}
             found = list(pipeline.steps(sample, **named, worker=False)) or list(pipeline.steps(sample, **named))
@@ -328,14 +410,80 @@ class Explore:
             done = not any(stage.is_shown and stage.name not in result.stages for stage in pipeline.stages)
             view = View(sample, pipeline, tokens, result, look, done, before.still_packed(sample, look) if before else {})
         self.studio.show(visitor, view)
-        yield figures.strip(view), figures.class_heats(view), told + figures.notes(view)
+        heats, hidden_files = figures.class_heats(view), [gr.DownloadButton(visible=False)] * len(self.files)
+        yield self._strip(visitor, key, view), heats, told + figures.notes(view), self._sentence(view), self._differs(view), *hidden_files
 
-    def refine(self, request: gr.Request, key: str, left: str, right: str, level: int = 2, voted: str | None = None) -> Iterator:
+    def _strip(self, visitor: str, key: str, view: View) -> str:
+        """The strip with the address at which this very view can be opened again."""
+        found_at, start = self.studio.shelf.get(visitor, f"{key} address"), self.studio.start(view.pipeline.method.name)
+        return figures.strip(view, address.written(found_at, view, start, self.studio.default) if found_at else "")
+
+    def _sentence(self, view: View) -> str:
+        settings, name = view.pipeline.settings, figures.shown_class(view)
+        colours = {own: figures.hex_colour(own, view.sample.names) for own in view.sample.names}
+        said = story.sentence(settings.template, view.sample.names, settings.synonyms, colours, name, self._vectors(view.pipeline, name))
+        return said.replace("</p>", f" <span>against {len(settings.background)} background words</span></p>")
+
+    def _vectors(self, pipeline: Pipeline, name: str) -> str:
+        """What stands in the template's place where prompts were learned, and the words that its vectors come nearest to."""
+        if pipeline.learned is None:
+            return ""
+        found = [lesson for key, lesson in pipeline.method.lessons.items() if key in pipeline.learned.tensors and lesson.vectors]
+        if not found:
+            return "<span>learned prompts:</span>"
+        near = pipeline.learned.once(("nearest", name), lambda: nearest_words(self.clip, found[0].vectors(pipeline, name), count=1))
+        said = html.escape(" · ".join(dict.fromkeys(row[0][0] for row in near)))
+        return f'<span title="the word nearest to each vector: {said}">[{len(near)} learned vectors, nearest to {said}]</span>'
+
+    def _differs(self, view: View) -> str:
+        """What differs from the preset, each with a way back."""
+        pipeline, start = view.pipeline, self.studio.start(view.pipeline.method.name)
+        described, chips = type(pipeline.settings).described(), []
+        for name, value in pipeline.settings.unlike(start.settings).items():
+            title, now, then = described[name].title or name, shortened(value), shortened(start.settings.value(name))
+            group = f"{name.rpartition('.')[0].replace('.', ': ')}: " if "." in name else ""
+            chips.append(
+                f'<button class="kit-chip" data-choose="{name}" aria-label="reset {html.escape(title)} to {html.escape(then)}">'
+                f"{html.escape(group + title)} <b>{html.escape(now)}</b> <s>{html.escape(then)}</s> ↺</button>"
+            )
+        if not chips:
+            return ""
+        return (
+            f'<p class="kit-differs">Unlike the preset: {" ".join(chips)} <button class="kit-chip" data-choose="*">reset all</button></p>'
+        )
+
+    def reset(self, request: gr.Request, hidden: dict, method: str, event: gr.EventData):
+        """One setting, or all of a method's, as a visitor first found them; those without a control too."""
+        start, wanted = self.studio.start(self.studio.method(method).name), event.chosen
+        updates = {
+            key: controls.shown(self.settings[method][key[1]], plain(start.settings.value(key[1])), self.clip)
+            for key in self.own
+            if key[0] == method and wanted in (key[1], "*")
+        }
+        if wanted in ("synonyms", "*"):
+            view = self.studio.view(request.session_hash)
+            updates["words"], _ = self._tuned(view.sample.names, [], view.look.shown)
+        kept = {name: value for name, value in hidden.get(method, {}).items() if wanted not in (name, "*")}
+        return {**hidden, method: kept}, gr.skip(), *(updates.get(key, gr.skip()) for key in self.controls)
+
+    def back(self, request: gr.Request, method: str):
+        """After something that cannot be asked: every control shows what is drawn."""
+        view = self.studio.shelf.get(request.session_hash, "view")
+        if view is None or view.pipeline.method.name != method:
+            return [gr.skip()] * (1 + len(self.controls))
+        settings = view.pipeline.settings
+        updates = {(method, name): controls.shown(setting, plain(settings.value(name)), self.clip)
+                   for name, setting in self.settings[method].items()}  # fmt: skip
+        updates |= {"opacity": view.look.opacity, "colour_map": view.look.colour_map}
+        updates["words"], updates["shown"] = self._tuned(view.sample.names, entries_of(settings.synonyms), view.look.shown)
+        return gr.skip(), *(updates.get(key, gr.skip()) for key in self.controls)
+
+    def refine(self, request: gr.Request, key: str, level: int = 2, voted: str | None = None) -> Iterator:
         """What is left, an iteration at a time; given up as soon as the visitor looks at something else."""
         visitor = request.session_hash
         view = self.studio.view(visitor)
         if not self.studio.claim(visitor, view):
-            yield [gr.skip()] * 5
+            yield [gr.skip()] * 3
             return
         if not view.done:
             kept = self.studio.kept(visitor, key)
@@ -344,19 +492,12 @@ class Explore:
                     return
                 seconds = {**view.result.seconds, **result.seconds}
                 refined = replace(view, result=replace(result, seconds=seconds), done=True)
-                yield [gr.skip()] * 5
+                yield [gr.skip()] * 3
             if self.studio.view(visitor) is not view:
                 return
             view = self.studio.show(visitor, refined)
             self.studio.claim(visitor, view)
-        layer = self._layer(visitor, key, view, level, voted)
-        yield figures.strip(view), figures.notes(view), compared(view, left, right), self._legend(view), layer
-
-    def _legend(self, view: View):
-        names, labels = view.sample.names, view.result.labels.cpu().numpy()
-        regions = [((labels == index).astype(np.float32), name) for index, name in enumerate(names, start=1) if (labels == index).any()]
-        colours = {name: figures.hex_colour(name, names) for name in names}
-        return gr.AnnotatedImage((view.sample.image, [(0.7 * region, name) for region, name in regions]), color_map=colours)
+        yield self._strip(visitor, key, view), figures.notes(view), self._layer(visitor, key, view, level, voted)
 
     def _pipeline(self, visitor: str, method: str, asked: dict, hidden: dict) -> Pipeline:
         """The method as its controls say; what they leave as it was is that of the prompts that were chosen."""
@@ -369,10 +510,6 @@ class Explore:
             values["synonyms"] = new
         source = asked[method, PROMPTS_FROM] if method in self.sources else None
         return self.studio.pipeline(visitor, method, values | ({PROMPTS_FROM: source} if source else {}))
-
-    def compare(self, request: gr.Request, opacity: float, colour_map: str, shown: str, left: str, right: str):
-        view = replace(self.studio.view(request.session_hash), look=Look(opacity, colour_map, shown or ""), urls={})
-        return compared(view, left, right)
 
     def mask_layer(self, request: gr.Request, key: str, level: int, voted: str) -> str:
         return self._layer(request.session_hash, key, self.studio.view(request.session_hash), level, voted)
@@ -424,11 +561,15 @@ class Explore:
     def restored(self, request: gr.Request, path: str, names: list[str], method: str):
         """A settings file's values in their controls; what has no control is kept aside."""
         values = ask.settings_file(path)
+        return self._set(request.session_hash, values, names, method)
+
+    def _set(self, visitor: str, values: dict, names: Sequence[str], method: str) -> tuple:
+        """What is hidden, the method and every control, as plain values of a file or an address say."""
         names, method = ask.asked_classes(values.get("classes", names)), values.get("method", method)
         start = self.studio.start(self.studio.method(method).name)
-        source = self._source_of(request.session_hash, method, values)
-        settings = self.studio.pipeline(request.session_hash, method, values | ({PROMPTS_FROM: source} if source else {})).settings
-        words, shown = self._tuned(names, [f"{name} = {word}" for name, word in settings.synonyms.items()], "")
+        source = self._source_of(visitor, method, values)
+        settings = self.studio.pipeline(visitor, method, values | ({PROMPTS_FROM: source} if source else {})).settings
+        words, shown = self._tuned(names, entries_of(settings.synonyms), "")
         updates = {"classes": list(names), "words": words, "shown": shown} | ({(method, PROMPTS_FROM): source} if source else {})
         for name, setting in self.settings[method].items():
             updates[method, name] = controls.shown(setting, plain(settings.value(name)), self.clip)
@@ -513,31 +654,51 @@ def left_out(names: list[str], pipeline: Pipeline) -> str:
     return figures.warning(sentence + (f" Did you mean {', '.join(meant)}?" if meant else ""))
 
 
-def compared(view: View, left: str, right: str) -> tuple[np.ndarray, np.ndarray]:
-    """Two stages for the slider; a stage that is switched off, or a truth nobody knows, shows the picture."""
-    drawn = figures.stage_pictures(view)
-    return tuple(drawn.get(side, drawn[figures.PICTURE])() for side in (left, right))
+def entries_of(synonyms: Mapping[str, str]) -> list[str]:
+    return [f"{name} = {word}" for name, word in synonyms.items()]
+
+
+def thumbnail(number: int) -> str:
+    """A drawn scene to choose, called by what it shows and where."""
+    sample = next(toy_samples("val", 1, size=THUMBNAIL_SIDE, start=number))
+    said = html.escape(" and ".join(sample.names) + place_told(sample))
+    picture = f'<img src="{figures.thumbnail_url(sample.image)}" alt="{said}">'
+    return f'<button class="kit-thumb" data-choose="{number}" title="{said}">{picture}</button>'
+
+
+def place_told(sample: Sample) -> str:
+    """Of a drawn scene the ground on which most of its lower half lies: " on grass"."""
+    below = sample.stuff[sample.stuff.shape[0] // 2 :]
+    counts = np.bincount(below[below > 0])
+    return f" on {STUFF[int(counts.argmax())]}" if counts.any() else ""
 
 
 def written(view: View) -> list[gr.DownloadButton]:
-    """A view's four files, ready to be downloaded."""
+    """A view's four files, ready to be downloaded; their names say of which picture and which method they are."""
     folder = results_folder()
     mask, overlay = write_pictures(view, folder)
     maps = {f"stage_{stage}": values.cpu().numpy() for stage, values in view.result.stages.items()}
     np.savez_compressed(
-        folder / "maps.npz",
+        folder / f"{stem(view)}-maps.npz",
         names=np.array(view.sample.names),
         labels=view.result.labels.cpu().numpy(),
         confidence=view.result.confidence.cpu().numpy(),
         **maps,
     )
-    (folder / "settings.json").write_text(json.dumps({"classes": list(view.sample.names), **view.result.settings}, indent=2))
-    return [gr.DownloadButton(value=str(path), visible=True) for path in (mask, overlay, folder / "maps.npz", folder / "settings.json")]
+    told = {"picture": view.sample.id, "classes": list(view.sample.names), **view.result.settings}
+    (folder / f"{stem(view)}-settings.json").write_text(json.dumps(told, indent=2))
+    paths = (mask, overlay, folder / f"{stem(view)}-maps.npz", folder / f"{stem(view)}-settings.json")
+    return [gr.DownloadButton(value=str(path), visible=True) for path in paths]
+
+
+def stem(view: View) -> str:
+    """The picture and the method, as a file's name may hold them."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", f"{view.sample.id or 'picture'}-{view.pipeline.method.name}")
 
 
 def write_pictures(view: View, folder: Path) -> tuple[Path, Path]:
     """The mask with uncertain pixels set to 255, and the overlay."""
-    labels = view.result.pseudo_mask
-    save_mask(folder / "mask.png", show.in_voc_colours(labels, view.sample.names))
-    save_image(folder / "overlay.png", figures.mask_picture(view))
-    return folder / "mask.png", folder / "overlay.png"
+    mask, overlay = folder / f"{stem(view)}-mask.png", folder / f"{stem(view)}-overlay.png"
+    save_mask(mask, show.in_voc_colours(view.result.pseudo_mask, view.sample.names))
+    save_image(overlay, figures.mask_picture(view))
+    return mask, overlay

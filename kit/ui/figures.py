@@ -5,6 +5,7 @@ import base64
 import functools
 import html
 import io
+import json
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -16,12 +17,19 @@ from kit import mask, refine, show
 from kit.images import PALETTE
 from kit.propose import LEVELS, SUPERPIXELS
 from kit.score import Confusion
+from kit.ui import story
 from kit.ui.session import View
 from kit.words import VOC_CLASSES, label_numbers
 
 PHOTO_NOTE = (
     "The tiny model only knows the drawn world, and its masks of photographs mean little: "
     "for photos start the app with real CLIP, python app.py --model ViT-B-16-quickgelu:openai."
+)
+READ_SIDE = 128  # pixels of a map that is read under the pointer
+ABOUT_MASK = (
+    "Every pixel takes the class with the highest score, or background; hatched pixels are less sure than the confidence asks for, and "
+    "training on the mask leaves them out. IoU: the pixels that mask and truth share, divided by those that either has; the mean over "
+    "background and this scene's classes."
 )
 PICTURE, MASK, TRUTH = "Picture", "Pseudo mask", "Truth"  # what a view shows beside its method's stages
 STAND_IN = "superpixels, the offline stand-in for SAM"
@@ -37,12 +45,15 @@ def stage_maps(view: View, stage: str) -> Tensor:
     return scores if scores.shape[1:] == size else refine.upsampled(scores[None], size)[0]
 
 
-def scene_iou(view: View, labels: Tensor) -> float | None:
-    """The mean IoU over background and the classes that this one scene shows, 0..1; None where no truth is known."""
+def scene_iou(view: View, labels: Tensor | np.ndarray) -> float | None:
+    """The mean IoU over background and the classes that this one scene shows, 0..1; None where no truth is known.
+
+    labels: a tensor as the method numbers them, or an array as VOC does.
+    """
     truth = view.sample.truth
     if truth is None:
         return None
-    asked = show.in_voc_colours(labels, view.sample.names)
+    asked = show.in_voc_colours(labels, view.sample.names) if isinstance(labels, Tensor) else labels
     there = {VOC_CLASSES[number - 1] for number in np.unique(truth) if 0 < number <= len(VOC_CLASSES)}
     names = ("background", *sorted({*there, *view.sample.names}))
     table = np.zeros(256, np.uint8)
@@ -54,29 +65,19 @@ def scene_iou(view: View, labels: Tensor) -> float | None:
     return confusion.miou()
 
 
+def voc_labels(view: View, stage: str) -> np.ndarray:
+    """A stage's label map, or that of the pseudo mask, as VOC numbers it.   -> uint8 (H, W)."""
+    last = stage in (MASK, next(reversed(view.result.stages)))
+    return show.in_voc_colours(view.result.labels if last else view.result.labels_of(stage), view.sample.names)
+
+
 def leakage(view: View) -> list[str]:
     """On what each class's mask lies, where the drawn world knows it: one line a class."""
-    from kit.toy.places import STUFF
-
     sample = view.sample
     if sample.truth is None or sample.stuff is None:
         return []
-    labels, lines = show.in_voc_colours(view.result.labels, sample.names), []
-    for name in sample.names:
-        where = labels == label_numbers(sample.names)[name]
-        if not where.any():
-            lines.append(f"The mask has no {name}.")
-            continue
-        on = {
-            VOC_CLASSES[number - 1]: (sample.truth[where] == number).mean()
-            for number in np.unique(sample.truth[where])
-            if 0 < number <= len(VOC_CLASSES)
-        }
-        on |= {STUFF[number]: (sample.stuff[where] == number).mean() for number in np.unique(sample.stuff[where]) if number}
-        parts = sorted(on.items(), key=lambda part: (part[0] != name, -part[1]))
-        told = ", ".join(f"{100 * share:.0f} % on the {word}" for word, share in parts[:5] if share >= 0.005)
-        lines.append(f"Of the mask of {name} lie {told}.")
-    return lines
+    labels = voc_labels(view, MASK)
+    return [story.lies_on(name, story.tally(sample, labels, name)) for name in sample.names]
 
 
 def heat(view: View, stage: str, name: str) -> np.ndarray:
@@ -115,28 +116,61 @@ def unsure(view: View) -> np.ndarray:
     return (view.result.confidence < view.pipeline.settings.confidence).cpu().numpy()
 
 
-def strip(view: View) -> str:
-    """The stages beside each other, from the picture to the truth."""
+def strip(view: View, address: str = "") -> str:
+    """The stages beside each other, from the picture to the truth, each with what it did; and what the colours mean.
+
+    address: where the page can be opened as it is now, with its question mark.
+    """
     height, width = view.sample.image.shape[:2]
-    shown, last = html.escape(shown_class(view)), iou_text(scene_iou(view, view.result.labels))
-    drawn, abouts = stage_pictures(view), {stage.name: stage.about for stage in view.pipeline.stages}
+    name, known = shown_class(view), view.sample.truth is not None
+    drawn, stages = stage_pictures(view), {stage.name: stage for stage in view.pipeline.stages}
+    colours = {own: hex_colour(own, view.sample.names) for own in view.sample.names}
 
     def figure(key: str, caption: str, title: str = "", **named) -> str:
-        return framed(packed(view, key, drawn[key]), html.escape(title or key), caption, **named)
+        return framed(packed(view, key, drawn[key]), html.escape(title or key), caption, stage=key, **named)
 
-    parts = [figure(PICTURE, f"{width} × {height} pixels")]
+    parts, before, iou = [figure(PICTURE, f"{width} × {height} pixels")], None, ""
     for stage, title in view.pipeline.titles.items():
         if stage not in view.result.stages:
             parts.append(placeholder(html.escape(title), "refining…"))
             continue
-        told = last if stage == list(view.result.stages)[-1] else iou_text(scene_iou(view, torch.from_numpy(view.result.labels_of(stage))))
-        alt = title if stage in view.result.votes else f"{title}: heat of {shown_class(view)}"
-        parts.append(figure(stage, told or f"heat of {shown}", title, alt=html.escape(alt), about=abouts[stage]))
+        labels = voc_labels(view, stage)
+        now, iou = story.tally(view.sample, labels, name), iou_text(scene_iou(view, labels))
+        votes = stage in view.result.votes
+        parts.append(figure(
+            stage, iou, title, alt=html.escape(title if votes else f"{title}: heat of {name}"),
+            about=about_stage(stages[stage].about, view.pipeline.method.notebook),
+            told=html.escape(story.told(name, now, before, known=known)), read=None if votes else heat_levels(view, stage, name),
+            labels=labels if votes else None,
+        ))  # fmt: skip
+        before = now
     state = f"{100 * unsure(view).mean():.0f}&nbsp;% unsure" if view.done else "refining…"
-    parts.append(figure(MASK, " · ".join(filter(None, (last, state))), busy=not view.done))
-    known = view.sample.truth is not None
-    parts.append(figure(TRUTH, "only for judging") if known else placeholder(TRUTH, "Nobody knows it for a photo"))
-    return f'<div class="kit-strip{" kit-many" if len(parts) > 6 else ""}">{"".join(parts)}</div>'
+    labels = np.where(unsure(view), mask.IGNORE, voc_labels(view, MASK)) if view.done else voc_labels(view, MASK)
+    parts.append(figure(MASK, " · ".join(filter(None, (iou, state))), busy=not view.done, about=ABOUT_MASK, labels=labels))
+    parts.append(
+        figure(TRUTH, "only for judging", labels=view.sample.truth) if known else placeholder(TRUTH, "Nobody knows it for a photo")
+    )
+    told = {0: "background", mask.IGNORE: "unsure"} | {number: own for own, number in label_numbers(view.sample.names).items()}
+    told |= {number: own for number, own in enumerate(VOC_CLASSES, start=1) if known and (view.sample.truth == number).any()}
+    many = " kit-many" if len(parts) > 6 else ""
+    meant = story.legend(view.sample.names, colours, name, view.look.colour_map, view.pipeline.settings.confidence)
+    names = html.escape(json.dumps({"numbers": told, "heat": name}))
+    return f'{meant}<div class="kit-strip{many}" data-names="{names}" data-address="{html.escape(address)}">{"".join(parts)}</div>'
+
+
+def about_stage(about: str, notebook: str) -> str:
+    """Two sentences for those who meet a stage the first time, with the way into the lesson."""
+    if not about:
+        return ""
+    link = f' <a href="gradio_api/file=notebooks/{notebook}" download>Build it by hand: notebooks/{notebook}</a>' if notebook else ""
+    return html.escape(about) + link
+
+
+def heat_levels(view: View, stage: str, name: str) -> np.ndarray:
+    """A class's map to be read under the pointer.   -> uint8, 0..255 for 0..1, at most READ_SIDE pixels long."""
+    plane = stage_maps(view, stage)[1 + view.sample.names.index(name)]
+    step = -(-max(plane.shape) // READ_SIDE)
+    return (plane[::step, ::step].clamp(0, 1) * 255 + 0.5).to(torch.uint8).cpu().numpy()
 
 
 def class_heats(view: View) -> str:
@@ -148,12 +182,15 @@ def class_heats(view: View) -> str:
         prompt, told = html.escape(result.prompts.get(name, name)), html.escape(name)
         said = f"“{prompt}”"
         if name in result.scores:
-            score = result.scores[name]
-            said = f'<meter min="0" max="1" value="{score:.4f}" aria-label="score of {told}"></meter> score {score:.2f} {said}'
+            score, rivals = result.scores[name], len(result.words.text) - len(view.sample.names) if result.words.text is not None else 0
+            meter = f'<meter min="0" max="1" value="{score:.4f}" aria-label="score of {told}"></meter>'
+            among = f"{len(view.sample.names)} + {rivals} words" if rivals else f"{len(view.sample.names)} classes"
+            said = f"{meter} score {score:.2f}: share of <i>{told}</i> among {among}. {said}"
         parts.append(framed(url, told, said, alt=f"heat of {told}"))
         if result.words is not None and name in result.words.candidates:
             parts.append(f"<figure>{bars(result.words.candidates[name])}</figure>")
-    return f'<div class="kit-heats">{"".join(parts)}</div>'
+    looks = "A map is stretched from its lowest to its highest value and looks hot whatever the score: the score tells whether it is there."
+    return f'<p class="kit-fine">{looks}</p><div class="kit-heats">{"".join(parts)}</div>'
 
 
 def notes(view: View) -> str:
@@ -194,15 +231,28 @@ def unknown_notes(view: View) -> list[str]:
 
 
 def iou_text(iou: float | None) -> str:
-    return "" if iou is None else f"IoU of this scene {100 * iou:.0f}&nbsp;%"
+    return "" if iou is None else f"IoU {100 * iou:.0f}&nbsp;%"
 
 
-def framed(url: str, title: str, caption: str, *, alt: str = "", busy: bool = False, about: str = "") -> str:
-    name = ' class="kit-busy"' if busy else ""
-    told = f' title="{html.escape(about)}"' if about else ""
-    return (
-        f'<figure{name}{told}><img src="{url}" alt="{alt or title}"><figcaption><b>{title}</b><span>{caption}</span></figcaption></figure>'
-    )
+def framed(
+    url: str, title: str, caption: str, *, alt: str = "", busy: bool = False, about: str = "", stage: str = "", told: str = "",
+    read: np.ndarray | None = None, labels: np.ndarray | None = None,
+) -> str:  # fmt: skip
+    """A picture with its title and caption.
+
+    about: HTML behind a question mark; told: a sentence below; stage: the picture can be enlarged under this name, and is read under the
+    pointer as heat (`read`, levels 0..255) or as classes (`labels`, VOC's numbers), uint8 (H, W) both.
+    """
+    image, alt = f'<img src="{url}" alt="{alt or title}">', alt or title
+    attributes = ' class="kit-busy"' if busy else ""
+    if stage:
+        image = f'<button class="kit-enlarge" aria-expanded="false" aria-label="enlarge {alt}">{image}</button>'
+        levels = [(key, plane) for key, plane in (("read", read), ("labels", labels)) if plane is not None]
+        attributes += f' data-stage="{html.escape(stage)}" data-title="{title}"'
+        attributes += "".join(f' data-{key}="{png_url(plane)}"' for key, plane in levels)
+    why = f'<details class="kit-why"><summary aria-label="what is {title}?">?</summary><p>{about}</p></details>' if about else ""
+    said = f'<p class="kit-story">{told}</p>' if told else ""
+    return f"<figure{attributes}>{image}<figcaption><b>{title}</b>{why}<span>{caption}</span>{said}</figcaption></figure>"
 
 
 def placeholder(title: str, text: str) -> str:
@@ -267,6 +317,13 @@ def png_url(rgb: np.ndarray) -> str:
     with io.BytesIO() as file:
         Image.fromarray(rgb).save(file, "PNG", compress_level=1, compress_type=3)
         return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def thumbnail_url(rgb: np.ndarray) -> str:
+    """A small picture inside the page, where it may lose a little: nobody reads its pixels."""
+    with io.BytesIO() as file:
+        Image.fromarray(rgb).save(file, "WEBP", quality=80)
+        return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def marked_patch(view: View, heat: Tensor, row: int, column: int) -> np.ndarray:

@@ -17,6 +17,8 @@ from kit.ui.bundle import PACKED_BYTES
 from kit.ui.session import Studio
 
 TITLE = "From words to masks"
+ASSETS = Path(__file__).parent / "assets"
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 KEEP_FILES = (600, 3600)  # every ten minutes, files of more than an hour ago are deleted
 
 THEME = gr.themes.Soft(
@@ -27,12 +29,35 @@ THEME = gr.themes.Soft(
     text_size="sm",
     font=("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"),
     font_mono=("ui-monospace", "Menlo", "Consolas", "monospace"),
+).set(  # at least 4.5 : 1 everywhere
+    body_background_fill="*neutral_50",
+    color_accent="*primary_700",
+    body_text_color_subdued="*neutral_600",
+    body_text_color_subdued_dark="*neutral_300",
+    block_info_text_color="*neutral_600",
+    block_info_text_color_dark="*neutral_300",
+    block_title_text_color="*primary_800",
+    block_title_text_color_dark="*primary_100",
+    block_label_text_color="*neutral_700",
+    block_label_text_color_dark="*neutral_200",
+    button_primary_background_fill="*primary_700",
+    button_primary_background_fill_hover="*primary_800",
+    button_primary_background_fill_dark="*primary_700",
+    button_primary_text_color="white",
+    checkbox_label_background_fill_selected="*primary_700",
+    checkbox_label_background_fill_selected_dark="*primary_700",
+    checkbox_label_text_color_selected="white",
+    input_placeholder_color="*neutral_600",
+    input_placeholder_color_dark="*neutral_300",
+    link_text_color="*primary_800",
+    link_text_color_dark="*primary_300",
 )
 
 CSS = """
 /* clip: with hidden, the panel would not stick */
 .gradio-container { max-width: min(1480px, 100vw) !important; margin: 0 auto; overflow: clip !important; }
 .kit-head { display: flex; flex-wrap: wrap; gap: 4px 14px; align-items: baseline; }
+.gradio-container main { padding-top: 0 !important; }
 .kit-head h1 { font-size: 1.35rem; font-weight: 650; margin: 0; }
 .kit-head p { margin: 0; color: var(--body-text-color-subdued); }
 .kit-badge { padding: 1px 9px; border: 1px solid var(--border-color-primary); border-radius: 99px; font-size: .8rem; white-space: nowrap; }
@@ -41,7 +66,7 @@ CSS = """
 .kit-small { grid-template-columns: repeat(auto-fill, minmax(145px, 1fr)); }
 .kit-strip figure, .kit-heats figure, .kit-patch figure { margin: 0; min-width: 0; }
 .kit-strip img, .kit-strip .kit-empty {
-  width: 100%; height: min(246px, 31vh); object-fit: contain; border-radius: 8px;
+  width: 100%; height: min(246px, 21.5vh); object-fit: contain; border-radius: 8px;
   background: var(--background-fill-secondary);
 }
 .kit-heats img, .kit-patch img { width: 100%; max-height: 340px; object-fit: contain; border-radius: 8px; }
@@ -108,14 +133,77 @@ figcaption meter { width: 70px; }
     scrollbar-width: thin; flex-wrap: nowrap !important;
   }
 }
-.kit-gallery .grid-container { grid-template-columns: repeat(4, minmax(0, 1fr)) !important; grid-auto-rows: auto !important; }
-.kit-gallery .grid-container { gap: 4px; height: auto; }
-.kit-gallery .grid-wrap { min-height: 0; max-height: none; height: auto; padding: 2px; }
-.kit-gallery .thumbnail-item { aspect-ratio: 1; height: auto; min-height: 0; }
-.kit-gallery .caption-label { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
+.kit-gallery { display: grid; grid-template-columns: repeat(4, minmax(0, 1fr)); gap: 4px; }
+.kit-thumb { padding: 0; border: 2px solid transparent; border-radius: 8px; overflow: hidden; cursor: pointer; line-height: 0; }
+.kit-thumb img { width: 100%; aspect-ratio: 1; object-fit: cover; margin: 0; }
+.kit-thumb:hover { border-color: var(--color-accent); }
 .kit-whatif { gap: 4px; }
 .kit-whatif button { white-space: normal; padding: 4px 6px; }
+.kit-prompt, .kit-result, .kit-answer { gap: 4px !important; }
+.kit-prompt > .block:not(:has(.prose > *)) { display: none; }
+.kit-prompt .row { gap: 8px !important; }
+.kit-sentence { margin: 0; font-size: 1.15rem; line-height: 1.9; }
+.kit-sentence .kit-chip { margin: 0 1px; font-size: 1.05rem; }
+.kit-sentence > span, .kit-differs > span { font-size: .86rem; color: var(--body-text-color-subdued); }
+.kit-chip {
+  display: inline-flex; gap: 6px; align-items: center; padding: 0 10px; border: 1px solid var(--border-color-primary); border-radius: 99px;
+  background: var(--background-fill-primary); color: var(--body-text-color); cursor: pointer; line-height: 1.6;
+}
+.kit-chip[aria-pressed=true] { border: 2px solid var(--color-accent); font-weight: 650; }
+.kit-chip i, .kit-legend i { display: inline-block; width: 12px; height: 12px; border-radius: 3px; border: 1px solid #888; }
+.kit-differs { display: flex; flex-wrap: wrap; gap: 4px 6px; align-items: center; margin: 0; font-size: .84rem; }
+.kit-differs s { color: var(--body-text-color-subdued); }
+.kit-sentence-of { flex: 8 1 300px !important; }
+.kit-prompt .wrap-inner { max-height: 5.4em; overflow-y: auto; }
+.kit-legend { display: flex; flex-wrap: wrap; gap: 2px 14px; align-items: center; font-size: .84rem; padding: 2px 0 6px; }
+.kit-legend span { display: inline-flex; gap: 5px; align-items: center; }
+.kit-legend .kit-bar { width: 110px; height: 12px; }
+.kit-legend .kit-hatch { background: repeating-linear-gradient(135deg, #fff 0 2px, #282828 2px 4px); }
+.kit-enlarge {
+  position: relative; display: block; width: 100%; padding: 0; border: 0; background: none; cursor: zoom-in; line-height: 0;
+}
+.kit-why { position: relative; font-size: .8rem; }
+.kit-why summary {
+  display: inline-block; width: 1.5em; border: 1px solid var(--border-color-primary); border-radius: 99px; text-align: center;
+  cursor: pointer; list-style: none;
+}
+.kit-why summary::-webkit-details-marker { display: none; }
+.kit-why p {
+  position: absolute; z-index: 20; left: 0; width: min(300px, 70vw); margin: 4px 0; padding: 8px 10px; border-radius: 8px;
+  border: 1px solid var(--border-color-primary); background: var(--background-fill-primary); box-shadow: 0 4px 16px #0003;
+}
+.kit-story { flex-basis: 100%; margin: 0; font-size: .84rem; line-height: 1.3; }
+.kit-strip .kit-large { grid-column: 1 / -1; order: -1; }
+.kit-large .kit-enlarge { width: fit-content; max-width: 100%; margin: 0 auto; cursor: crosshair; }
+.kit-strip .kit-large img { width: auto; height: min(64vh, 100vw); max-width: 100%; image-rendering: auto; }
+.kit-strip .kit-large .kit-over { position: absolute; inset: 0; width: 100%; height: 100%; background: none; }
+.kit-tools {
+  display: flex; flex-wrap: wrap; gap: 4px 14px; align-items: center; justify-content: center; padding: 6px 0; font-size: .86rem;
+}
+.kit-tools input[type=range] { width: min(320px, 60vw); }
+.kit-tools select, .kit-tools button {
+  padding: 1px 8px; border: 1px solid var(--border-color-primary); border-radius: 6px; background: var(--background-fill-primary);
+  color: var(--body-text-color);
+}
+.kit-reading { min-width: 15em; font-variant-numeric: tabular-nums; }
+button:focus-visible, summary:focus-visible, select:focus-visible, a:focus-visible, [role=tab]:focus-visible, input:focus-visible {
+  outline: 3px solid var(--color-accent) !important; outline-offset: 2px;
+}
+/* an error is told in a toast; Gradio would cover every control that the event might have set */
+[data-testid=status-tracker]:has(.error) { display: none !important; }
+@media (max-width: 1000px) {
+  .kit-strip, .kit-many { grid-template-columns: repeat(2, minmax(0, 1fr)); }
+  .kit-strip img, .kit-strip .kit-empty { height: auto; }
+}
 @media (max-width: 800px) {
+  .kit-explore > .kit-panel { display: contents; }
+  .kit-explore .kit-pictures { order: 1; }
+  .kit-explore .kit-result { order: 2; }
+  .kit-explore .kit-controls { order: 3; }
+  .kit-result .kit-answer { order: 1; }
+  .kit-result .kit-prompt { order: 2; }
+  .kit-result .kit-closer { order: 3; }
+  .kit-gallery { grid-template-columns: repeat(12, 64px); overflow-x: auto; }
   .kit-page { flex-direction: column; }
   .gradio-container main, .kit-page, .kit-page > .column, .kit-page .tabs { min-width: 0 !important; max-width: calc(100vw - 24px); }
   .gradio-container main { padding: 12px !important; max-width: 100vw; }
@@ -181,13 +269,13 @@ def started_with(clip: Clip, methods: Mapping[str, Method], weights: str | Path 
 
 
 def header(clip: Clip) -> str:
-    world = "Real CLIP: drawn scenes and photos alike."
+    world = "real CLIP: drawn scenes and photos alike"
     if clip.is_tiny:
-        world = "The drawn world, seen by the tiny model that knows nothing else."
+        world = "the drawn world; it knows nothing else"
     elif clip.is_untrained:
-        world = "Untrained weights: these masks mean nothing."
-    badges = "".join(f'<span class="kit-badge">{html.escape(text)}</span>' for text in (f"model: {clip.name}", f"device: {clip.device}"))
-    sentence = f"Name what a picture shows, and watch CLIP turn the words into a mask. {world}"
+        world = "untrained weights: these masks mean nothing"
+    badges = "".join(f'<span class="kit-badge">{html.escape(text)}</span>' for text in (f"{clip.name} model on {clip.device}", world))
+    sentence = "Name what a picture shows; CLIP turns the words into a mask."
     return f'<div class="kit-head"><h1>{TITLE}</h1><p>{sentence}</p>{badges}</div>'
 
 
@@ -202,4 +290,6 @@ LAUNCH = {
     "enable_monitoring": False,
     "max_file_size": PACKED_BYTES,  # of one upload; pictures have lower limits of their own
     "show_error": False,
+    "js": (ASSETS / "page.js").read_text(encoding="utf-8"),
+    "allowed_paths": [str(NOTEBOOKS)],  # the lessons, to be downloaded beside what they explain
 }

@@ -83,6 +83,11 @@ def friendly(function: Callable) -> Callable:
     return stream if inspect.isgeneratorfunction(function) else plain
 
 
+def warn(sentence: str) -> None:
+    """Tell the visitor something that did not stop what was asked."""
+    gr.Warning(html.escape(sentence, quote=False), title="Left out")
+
+
 def results_folder() -> Path:
     """A new folder in Gradio's own cache, which it empties by age."""
     folder = Path(get_upload_folder()) / "results" / secrets.token_hex(16)
@@ -132,7 +137,7 @@ class Look:
     """How a view is shown; none of it changes the answer."""
 
     opacity: float = 0.6
-    colour_map: str = "turbo"
+    colour_map: str = COLOUR_MAPS[0]
     shown: str = ""  # the class whose heat the strip shows; any other word: the first class
 
     def __post_init__(self) -> None:
