@@ -243,7 +243,6 @@ def test_a_method_of_ones_own_is_on_every_page(browser, server, own, tmp_path):
     page.locator(".kit-strip:not(.kit-watch) figure", has_text="+ Otsu").wait_for(timeout=30_000)
     refined(page)
     before, calls = mask(page), server.clip.calls
-    page.locator(".kit-panel button.label-wrap:visible", has_text="Settings").click()
     strictness = page.get_by_label("number input for Strictness").locator("visible=true")
     strictness.fill("1.7")
     strictness.press("Enter")
