@@ -70,6 +70,18 @@ def patch_embeddings(tokens: Tokens, *, done: LastPass | None = None) -> Tensor:
     return F.normalize(_scaled(done.x_hat_post, tokens.block.ln_post) @ tokens.block.projection, dim=-1)
 
 
+def value_embeddings(tokens: Tokens, *, done: LastPass | None = None) -> Tensor:
+    """Every patch's own value in the joint space, unit length: the last block's value and output projection, without attention, MLP and
+    residual.   -> (B, N, D).
+
+    After its last block a patch says what the picture was read as; its value says what the patch itself adds to that.
+    Source: MaskCLIP (Zhou et al., ECCV 2022), section 3.2; without MLP and residual as in CLIP Surgery (Li et al., 2023), section 3.
+    """
+    done = done or last_pass(tokens)
+    values = tokens.block.attention.out_proj(merge_heads(done.value[:, :, 1:]))  # (B, N, E)
+    return F.normalize(tokens.block.ln_post(values) @ tokens.block.projection, dim=-1)
+
+
 def mean_gradient(tokens: Tokens, done: LastPass, gradient: Tensor) -> Tensor:
     """From a gradient at the mean patch feature to its mean over patches at the block's activation: linear in `gradient`.
 

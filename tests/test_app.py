@@ -317,7 +317,7 @@ def test_a_patch_tells_where_it_attends_and_which_words_are_near(visitor):
 
     visitor.move()
     told = visitor.page.ask_patch(visitor, Click(), 0.5, "turbo")
-    assert "Patch 1, 20" in told and told.count("<li>") == 6
+    assert "Patch 1, 20" in told and told.count("<li>") == 12 and "MaskCLIP" in told
 
 
 def test_files_can_be_made_and_settings_come_back(visitor):

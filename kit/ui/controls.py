@@ -80,6 +80,10 @@ def shown(setting: Setting, value: Any, clip: Clip) -> Any:
 
 def read(setting: Setting, given: Any) -> Any:
     """What a control holds as a plain value; the settings check it."""
+    if given is None and not setting.optional and setting.kind in ("whole", "number"):
+        raise Refused(f"{setting.title or setting.name} is empty: expected {setting.wanted}")
+    if not given and setting.kind == "blocks":
+        raise Refused(f"{setting.title or setting.name}: choose at least one block")
     if isinstance(given, str) and setting.kind in ("numbers", "whole", "number"):
         try:
             values = [float(part) if setting.kind == "number" else int(part) for part in given.replace(",", " ").split()]

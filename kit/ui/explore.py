@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from kit import cam, refine, show
 from kit.data import Sample, toy_samples
 from kit.images import save_image, save_mask
-from kit.last_block import patch_embeddings
+from kit.last_block import last_pass, patch_embeddings, value_embeddings
 from kit.method import Pipeline, with_settings
 from kit.prompt import nearest_words, prompts
 from kit.propose import LEVELS
@@ -23,6 +24,7 @@ from kit.toy.places import STUFF
 from kit.ui import address, ask, controls, figures, regions, story
 from kit.ui.buttons import buttons
 from kit.ui.session import (
+    AS_TYPED,
     BY_HAND,
     HERE,
     OURS,
@@ -200,7 +202,10 @@ class Explore:
                     self.voted = gr.Dropdown(**self._voted(first), label="Votes of")
                 self.regions = gr.HTML()
             with gr.Tab("Ask a patch"):
-                gr.Markdown("Click into the picture: where does this patch attend, and which words is it nearest to?")
+                gr.Markdown(
+                    "Click into the picture: where does this patch attend, and which words is it nearest to, before and after it reads the "
+                    "others?"
+                )
                 with gr.Row():
                     self.clickable = gr.Image(
                         label="Click here", format="png", interactive=False, height=340, buttons=[], alt_text="The picture, to be clicked"
@@ -223,7 +228,11 @@ class Explore:
         everything = [self.hidden, self.method, *self.controls.values()]
         redrawn(demo.load(friendly(self.open_first), None, [self.key, self.clickable, *everything], **QUIET))
         redrawn(self.gallery.click(friendly(self.open_scene), None, opened, trigger_mode="always_last", js=IN_VIEW, **QUIET))
-        redrawn(self.draw_button.click(friendly(self.open_drawing), [self.objects, self.place, self.seed], opened, js=IN_VIEW, **PRIVATE))
+        redrawn(
+            self.draw_button.click(
+                friendly(self.open_drawing), [self.objects, self.place, self.seed], opened, js=IN_VIEW, **AS_TYPED, **PRIVATE
+            )
+        )
         for button, (_, names, place, seed) in zip(self.examples, COUNTERFACTUALS, strict=True):
             asked = [gr.State(list(names)), gr.State(place), gr.State(seed)]
             redrawn(button.click(friendly(self.open_drawing), asked, opened, js=IN_VIEW, **QUIET))
@@ -245,7 +254,7 @@ class Explore:
             live += (
                 [part.change] if isinstance(part, gr.Dropdown) else [part.submit, part.blur] if type(part) is gr.Textbox else [part.input]
             )
-        self._followed(gr.on(live, friendly(self.redraw), *self._redraw_ends(), trigger_mode="always_last", **QUIET))
+        self._followed(gr.on(live, friendly(self.redraw), *self._redraw_ends(), trigger_mode="always_last", **AS_TYPED, **QUIET))
 
         gr.on([self.level.input, self.voted.input], friendly(self.mask_layer), [self.key, self.level, self.voted], self.regions, **QUIET)
         look = [self.common["opacity"], self.common["colour_map"]]
@@ -254,7 +263,7 @@ class Explore:
 
     def redrawn(self, event) -> None:
         """After an event that has set the controls: the answer, and then what follows it."""
-        self._followed(event.success(friendly(self.redraw), *self._redraw_ends(), trigger_mode="always_last", **QUIET))
+        self._followed(event.success(friendly(self.redraw), *self._redraw_ends(), trigger_mode="always_last", **AS_TYPED, **QUIET))
 
     def _redraw_ends(self) -> tuple[list, list]:
         answer = [self.strip, self.heats, self.notes, self.sentence, self.differs, *self.files]
@@ -440,7 +449,7 @@ class Explore:
         pipeline, start = view.pipeline, self.studio.start(view.pipeline.method.name)
         described, chips = type(pipeline.settings).described(), []
         for name, value in pipeline.settings.unlike(start.settings).items():
-            title, now, then = described[name].title or name, shortened(value), shortened(start.settings.value(name))
+            title, now, then = described[name].title or name, in_short(value), in_short(start.settings.value(name))
             group = f"{name.rpartition('.')[0].replace('.', ': ')}: " if "." in name else ""
             chips.append(
                 f'<button class="kit-chip" data-choose="{name}" aria-label="reset {html.escape(title)} to {html.escape(then)}">'
@@ -547,12 +556,16 @@ class Explore:
         words = [*view.sample.names, *settings.background]
         asked = prompts(settings.template, view.sample.names, settings.synonyms) + prompts(settings.template, settings.background)
         with self.studio.lock:
-            near = patch_embeddings(tokens)[0, patch] @ self.clip.text(asked).T
+            text, done = self.clip.text(asked).T, last_pass(tokens)
+        own, output = (embed(tokens, done=done)[0, patch] @ text for embed in (value_embeddings, patch_embeddings))
         picture = figures.marked_patch(view, cam.stretched(affinity), row, column)
         return (
             figures.framed(figures.png_url(picture), f"Patch {row + 1}, {column + 1}", "hot: what it attends to")
-            + "<p>Nearest words (cosine)</p>"
-            + figures.bars(figures.class_shares(words, near), top=NEAREST)
+            + "<p><b>Nearest words to what the patch itself says</b> (cosine; its value in the last block, as in MaskCLIP)</p>"
+            + figures.bars(figures.class_shares(words, own), top=NEAREST)
+            + "<p><b>Nearest words to the block's output there</b> (the patch after it has read all others: in these scenes it names the "
+            "object mostly where the object is not. CLIP never learned to say what a single patch shows)</p>"
+            + figures.bars(figures.class_shares(words, output), top=NEAREST)
         )
 
     def make_files(self, request: gr.Request, opacity: float):
@@ -652,6 +665,11 @@ def left_out(names: list[str], pipeline: Pipeline) -> str:
     )
     meant = [name for name, own in SYNONYMS.items() if name in classes and any(word in own for word in names)]
     return figures.warning(sentence + (f" Did you mean {', '.join(meant)}?" if meant else ""))
+
+
+def in_short(value: Any) -> str:
+    value = plain(value)
+    return ", ".join(map(str, value)) if isinstance(value, list) and 0 < len(value) <= 4 else shortened(value)
 
 
 def entries_of(synonyms: Mapping[str, str]) -> list[str]:

@@ -143,13 +143,14 @@ figcaption meter { width: 70px; }
 .kit-prompt > .block:not(:has(.prose > *)) { display: none; }
 .kit-prompt .row { gap: 8px !important; }
 .kit-sentence { margin: 0; font-size: 1.15rem; line-height: 1.9; }
-.kit-sentence .kit-chip { margin: 0 1px; font-size: 1.05rem; }
+.prose .kit-sentence .kit-chip { margin: 0 1px; font-size: 1.05rem; }
 .kit-sentence > span, .kit-differs > span { font-size: .86rem; color: var(--body-text-color-subdued); }
 .kit-chip {
   display: inline-flex; gap: 6px; align-items: center; padding: 0 10px; border: 1px solid var(--border-color-primary); border-radius: 99px;
   background: var(--background-fill-primary); color: var(--body-text-color); cursor: pointer; line-height: 1.6;
 }
-.kit-chip[aria-pressed=true] { border: 2px solid var(--color-accent); font-weight: 650; }
+.prose .kit-chip { font-size: .9rem; font-weight: 400; }
+.prose .kit-chip[aria-pressed=true] { border: 2px solid var(--color-accent); font-weight: 650; }
 .kit-chip i, .kit-legend i { display: inline-block; width: 12px; height: 12px; border-radius: 3px; border: 1px solid #888; }
 .kit-differs { display: flex; flex-wrap: wrap; gap: 4px 6px; align-items: center; margin: 0; font-size: .84rem; }
 .kit-differs s { color: var(--body-text-color-subdued); }

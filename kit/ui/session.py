@@ -44,6 +44,8 @@ PROMPTS_FROM = "prompts from"  # beside the settings of a page: one of these
 STARTED, HERE, BY_HAND = "started", "here", "by hand"
 PRIVATE = MappingProxyType({"api_visibility": "private"})  # of events: not for programs
 QUIET = MappingProxyType({**PRIVATE, "show_progress": "hidden"})
+# of events with numbers: what was typed comes as it is. Gradio's own check says it in other words, and an emptied field with a traceback
+AS_TYPED = MappingProxyType({"preprocess": False})
 logger = logging.getLogger("kit.ui")
 
 

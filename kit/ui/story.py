@@ -53,7 +53,7 @@ def tally(sample: Sample, labels: np.ndarray, name: str) -> Tally:
 
 
 def told(name: str, now: Tally, before: Tally | None = None, *, known: bool = True) -> str:
-    """A stage in one sentence, beside the stage before it: "fills and leaks: finds 89 % of the boat (+40), 28 % lies elsewhere ..."."""
+    """A stage in one sentence, beside the stage before it: "fills and leaks: finds 89 % of the boat (+40), 28 % of ..."."""
     if not known:
         change = "" if before is None else f" ({100 * (now.covered - before.covered):+.0f})"
         return f"covers {percent(now.covered)} of the picture{change}"
@@ -64,7 +64,7 @@ def told(name: str, now: Tally, before: Tally | None = None, *, known: bool = Tr
     if now.found is None:
         return f"{verb}finds a {name} where none is{most}"
     change = "" if before is None or before.found is None else f" ({100 * (now.found - before.found):+.0f})"
-    return f"{verb}finds {percent(now.found)} of the {name}{change}, {percent(now.elsewhere)} of it lies elsewhere{most}"
+    return f"{verb}finds {percent(now.found)} of the {name}{change}, {percent(now.elsewhere)} of the mask lies elsewhere{most}"
 
 
 def changed(now: Tally, before: Tally) -> str:
@@ -111,9 +111,8 @@ def legend(names: Sequence[str], colours: Mapping[str, str], shown: str, colour_
     """What the colours mean: the heat's bar, a chip a class, the hatching."""
     stops = ", ".join("#{:02x}{:02x}{:02x}".format(*colour) for colour in show.colour_bar(colour_map))
     chips = "".join(f'<span><i style="background:{colours[name]}"></i>{html.escape(name)}</span>' for name in names)
-    unsure = (
-        f'<span title="its best score is a smaller share than {confidence:g}"><i class="kit-hatch"></i>unsure: ignored in training</span>'
-    )
+    why = f"its best score is a smaller share than {confidence:g}: training on the mask leaves it out"
+    unsure = f'<span title="{why}"><i class="kit-hatch"></i>unsure</span>'
     return (
         '<div class="kit-legend" role="note" aria-label="Legend">'
         f'<span>heat of {html.escape(shown)}: none <i class="kit-bar" style="background:linear-gradient(90deg, {stops})"></i> its highest'
