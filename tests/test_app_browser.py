@@ -2,12 +2,15 @@
 
 import json
 import zipfile
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from kit.data import toy_samples
 from kit.methods import FmaWsss
+
+AXE = Path(__file__).parent / "data" / "axe.min.js"  # axe-core 4.14.1 from npm, MPL-2.0
 
 
 @pytest.fixture
@@ -39,13 +42,31 @@ def mask(page) -> str:
     return page.locator(".kit-strip figure", has_text="Pseudo mask").locator("img").get_attribute("src")
 
 
+def settled(page, old: str) -> None:
+    """Wait until no picture of the strip is the old one, and the refiner has finished."""
+    page.wait_for_function("old => ![...document.querySelectorAll('.kit-strip img')].some(image => image.src === old)", arg=old)
+    refined(page)
+
+
+def typed(page, label: str, value: str) -> None:
+    page.get_by_label(f"number input for {label}").locator("visible=true").fill(value)
+    page.get_by_label(f"number input for {label}").locator("visible=true").press("Enter")
+
+
 def test_a_visit(browser, server, tmp_path):
-    page = visit(browser, server, 1280, 800)
+    page = visit(browser, server, 1440, 900)
     strip = page.locator(".kit-strip figure")
     assert strip.count() == 6
-    for figure in (strip.nth(0), strip.nth(1), strip.nth(4)):  # picture, heat and mask on the first screen
-        box = figure.locator("img").bounding_box()
-        assert box["y"] >= 0 and box["y"] + box["height"] <= 800
+    for part in (page.locator(".kit-sentence"), page.get_by_label("Background words"), page.locator(".kit-legend"), *strip.all()):
+        box = part.bounding_box()  # all of it on the first screen
+        assert box["y"] >= 0 and box["y"] + box["height"] <= 900, part
+    assert "".join(page.locator(".kit-sentence").inner_text().split()) == "“acleanorigamiboat.”against22backgroundwords"
+    said = [strip.nth(number).locator(".kit-story").inner_text() for number in (1, 2, 3)]
+    assert (
+        said[0].startswith("finds 49 % of the boat") and said[1].startswith("fills and leaks: ") and said[2].startswith("fills and trims: ")
+    )
+    weight = page.evaluate("performance.getEntriesByType('resource').reduce((sum, entry) => sum + entry.transferSize, 0)")
+    assert 100_000 < weight <= 4_000_000
     first = mask(page)
 
     page.locator(".kit-thumb").nth(2).click()
@@ -57,14 +78,113 @@ def test_a_visit(browser, server, tmp_path):
     assert chosen != first
 
     calls = server.clip.calls
-    page.get_by_label("number input for Background power").locator("visible=true").fill("6")
-    page.get_by_label("number input for Background power").locator("visible=true").press("Enter")
-    page.wait_for_function("old => ![...document.querySelectorAll('.kit-strip img')].some(image => image.src === old)", arg=chosen)
-    refined(page)
+    typed(page, "Background power", "6")
+    settled(page, chosen)
     assert mask(page) != chosen and server.clip.calls == calls
 
     page.screenshot(path=tmp_path / "explore.png")
     nothing_is_wrong(page, server)
+
+
+def test_one_stage_is_large_wiped_and_read(browser, server, tmp_path):
+    page = visit(browser, server, 1440, 900)
+    page.locator(".kit-enlarge").nth(1).click()
+    large, reading = page.locator(".kit-large"), page.locator(".kit-reading")
+    box = large.locator(".kit-enlarge").bounding_box()
+    assert large.get_attribute("data-stage") == "cam" and box["height"] > 2 * page.locator(".kit-enlarge").first.bounding_box()["height"]
+    view = server.page.studio.view(next(iter(visitors(server))))
+    plane = view.result.stages["cam"][0]
+    row, column = divmod(int(plane.argmax()), plane.shape[1])  # the hottest pixel
+    page.mouse.move(box["x"] + box["width"] * (column + 0.5) / plane.shape[1], box["y"] + box["height"] * (row + 0.5) / plane.shape[0])
+    page.wait_for_function("document.querySelector('.kit-reading').innerText.startsWith('softmax Grad-CAM: boat ')")
+    assert float(reading.inner_text().split()[-1]) > 0.9
+    page.get_by_label("wipe between the two stages").fill("0")  # the other one, everywhere
+    page.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + box["height"] * 0.78)
+    page.wait_for_function("document.querySelector('.kit-reading').innerText === 'Truth: boat'")
+    page.mouse.move(box["x"] + box["width"] * 0.4, box["y"] + box["height"] * 0.1)
+    page.wait_for_function("document.querySelector('.kit-reading').innerText === 'Truth: background'")
+    page.screenshot(path=tmp_path / "large.png")
+    large.locator(".kit-enlarge").focus()
+    for stage in ("affinity", "refined", "Pseudo mask"):
+        page.keyboard.press("ArrowRight")
+        assert large.get_attribute("data-stage") == stage
+    typed(page, "Background power", "3")  # it stays while a slider moves
+    page.wait_for_function(
+        "document.querySelectorAll('.kit-strip:has(.kit-large)').length && document.body.innerText.includes('Unlike the')"
+    )
+    refined(page)
+    assert large.get_attribute("data-stage") == "Pseudo mask"
+    large.locator(".kit-enlarge").focus()
+    page.keyboard.press("Escape")
+    assert large.count() == 0
+    nothing_is_wrong(page, server)
+
+
+def visitors(server) -> list[str]:
+    """Those who have a view, the last one first."""
+    return [visitor for visitor, name in reversed(server.page.studio.shelf._things) if name == "view"]
+
+
+def test_a_link_opens_what_is_seen_and_every_setting_has_a_way_back(browser, server):
+    page = visit(browser, server, 1280, 800)
+    page.goto(f"{server.url}?scene=2&class=sheep,horse&box_threshold=0.6&layers=[0,1]&background=grass,sky")
+    differs = page.locator(".kit-differs")
+    differs.get_by_text("Box threshold").wait_for()
+    refined(page)
+    assert [chip.get_attribute("data-choose") for chip in differs.locator("button").all()] == ["background", "box_threshold", "layers", "*"]
+    page.locator(".kit-sentence button", has_text="horse").click()
+    page.locator(".kit-legend", has_text="heat of horse").wait_for()
+    assert page.url.endswith("?scene=2&class=sheep%2Chorse&background=grass%2Csky&box_threshold=0.6&layers=%5B0%2C1%5D")
+    page.get_by_text("Keep and restore").click()
+    page.get_by_role("button", name="Make the files").click()
+    with page.expect_download() as download:
+        page.get_by_text("Settings JSON").click()
+    told = json.loads(download.value.path().read_text())
+    assert download.value.suggested_filename == "val-000002-clip-es-settings.json" and told["picture"] == "val-000002"
+    assert told["classes"] == ["sheep", "horse"] and told["box_threshold"] == 0.6
+    differs.locator("button", has_text="Box threshold").click()
+    page.wait_for_function("!document.querySelector('.kit-differs').innerText.includes('Box threshold')")
+    assert page.get_by_label("number input for Box threshold").locator("visible=true").input_value() == "0.2"
+    assert not page.get_by_text("Settings JSON").is_visible()  # the files were of another view
+    differs.locator("button", has_text="reset all").click()
+    page.wait_for_function("!document.querySelector('.kit-differs')")
+    assert page.url.endswith("?scene=2&class=sheep%2Chorse")
+
+    for value in ("99", "", "-3"):  # what cannot be is refused in words, in the toast alone, and the control shows what is drawn
+        typed(page, "Box threshold", value)
+        page.locator(".toast-body", has_text="That does not work").wait_for()
+        page.wait_for_function("document.querySelector('[aria-label=\"number input for Box threshold\"]').value === '0.2'")
+    words = page.locator(".toast-body").inner_text()
+    assert "expected box_threshold to be a number from 0 to 1, got 99" in words and "Box threshold is empty" in words
+    assert page.locator("[data-testid=status-tracker] .error:visible").count() == 0
+    page.goto(f"{server.url}?scene=3&colour=red")
+    page.locator(".toast-body", has_text="unknown setting colour").wait_for()
+    assert not page.complaints
+
+
+def test_axe_finds_no_serious_fault_and_keys_reach_everything(browser, server):
+    """axe-core on every page with all that folds opened, in light and in dark; tabs by arrow keys; chips by their names."""
+    for scheme in ("light", "dark"):
+        page = browser.new_page(viewport={"width": 1440, "height": 900}, color_scheme=scheme)
+        page.goto(server.url)
+        refined(page)
+        page.add_script_tag(path=AXE)
+        page.get_by_role("tab", name="Explore").focus()
+        for title in server.pages:
+            assert page.get_by_role("tab", name=title, exact=True).get_attribute("aria-selected") == "true"
+            page.evaluate("document.querySelectorAll('button.label-wrap:not(.open)').forEach(fold => fold.offsetParent && fold.click())")
+            found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+            serious = [fault for fault in found if fault["impact"] in ("serious", "critical")]
+            assert not serious, [(scheme, title, fault["id"], [node["html"] for node in fault["nodes"]][:3]) for fault in serious]
+            page.keyboard.press("ArrowRight")
+        assert page.get_by_role("tab", name="Explore").get_attribute("aria-selected") == "true"  # once around
+    remover = page.get_by_role("button", name="Remove sky", exact=True)
+    remover.focus()
+    page.keyboard.press("Enter")
+    page.get_by_text("against 21 background words").wait_for()
+    page.get_by_role("button", name="cow on grass", exact=True).focus()
+    page.keyboard.press("Enter")
+    page.locator(".kit-sentence button", has_text="cow").wait_for()
 
 
 def test_prompts(browser, server, tmp_path):
@@ -98,8 +218,7 @@ def test_prompts(browser, server, tmp_path):
     page.wait_for_function("text => [...document.querySelectorAll('input')].filter(field => field.value === text).length", arg=template)
     shown = mask(page)
     page.get_by_role("button", name="Use this in Explore").click()
-    page.wait_for_function("old => ![...document.querySelectorAll('.kit-strip img')].some(image => image.src === old)", arg=shown)
-    refined(page)
+    settled(page, shown)
     assert page.locator(".kit-strip").first.is_visible() and server.clip.calls == calls
     assert template.replace("{}", "boat") in page.locator(".kit-heats").first.inner_text()
     page.screenshot(path=tmp_path / "used.png")
@@ -285,14 +404,12 @@ def test_two_visitors_do_not_meet(browser, server):
     first, second = visit(browser, server, 1280, 800), visit(browser, server, 1280, 800)  # each page has a context of its own
     before = mask(second)
     second.locator(".kit-thumb").nth(2).click()
-    second.wait_for_function("old => ![...document.querySelectorAll('.kit-strip img')].some(image => image.src === old)", arg=before)
-    refined(second)
+    settled(second, before)
     theirs = mask(second)
 
     first.get_by_label("number input for Background power").locator("visible=true").fill("6")
     first.get_by_label("number input for Background power").locator("visible=true").press("Enter")
-    first.wait_for_function("old => ![...document.querySelectorAll('.kit-strip img')].some(image => image.src === old)", arg=before)
-    refined(first)
+    settled(first, before)
     assert mask(first) not in (before, theirs)  # the first scene with the new setting
     assert mask(second) == theirs
     assert second.get_by_label("number input for Background power").locator("visible=true").input_value() == "1"
@@ -325,6 +442,15 @@ def nothing_is_wrong(page, server) -> None:
 def test_it_fits_on_a_phone(browser, server):
     page = visit(browser, server, 390, 844)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    order = (".kit-gallery", ".kit-strip", ".kit-sentence", ".kit-controls")
+    tops = [page.locator(part).first.bounding_box()["y"] for part in order]
+    assert tops == sorted(tops)
+    before = mask(page)
+    page.locator(".kit-thumb").nth(2).click()
+    settled(page, before)
+    page.wait_for_function(
+        "document.querySelector('.kit-strip img').getBoundingClientRect().bottom <= innerHeight"
+    )  # the result is in view
     page.get_by_role("tab", name="Prompts").click()
     page.get_by_role("button", name="Measure", exact=True).click()
     page.locator(".kit-table .virtual-row").first.wait_for()

@@ -38,6 +38,8 @@ THEME = gr.themes.Soft(
     block_info_text_color_dark="*neutral_300",
     block_title_text_color="*primary_800",
     block_title_text_color_dark="*primary_100",
+    block_title_background_fill_dark="*primary_900",
+    block_label_background_fill_dark="*primary_900",
     block_label_text_color="*neutral_700",
     block_label_text_color_dark="*neutral_200",
     button_primary_background_fill="*primary_700",
@@ -187,7 +189,7 @@ figcaption meter { width: 70px; }
   color: var(--body-text-color);
 }
 .kit-reading { min-width: 15em; font-variant-numeric: tabular-nums; }
-button:focus-visible, summary:focus-visible, select:focus-visible, a:focus-visible, [role=tab]:focus-visible, input:focus-visible {
+:is(button, [role=button], [role=tab], summary, select, a, input):focus-visible {
   outline: 3px solid var(--color-accent) !important; outline-offset: 2px;
 }
 /* an error is told in a toast; Gradio would cover every control that the event might have set */

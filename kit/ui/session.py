@@ -63,10 +63,10 @@ def friendly(function: Callable) -> Callable:
         if isinstance(error, gr.Error):
             return error
         if isinstance(error, OURS):
-            return gr.Error(html.escape(str(error), quote=False), title="That does not work", print_exception=False)
+            return gr.Error(html.escape(str(error), quote=False), print_exception=False)
         mark = secrets.token_hex(4)
         logger.error("id %s in %s", mark, function.__name__, exc_info=error)
-        return gr.Error(f"Something went wrong on our side (id {mark}).", title="Sorry", print_exception=False)
+        return gr.Error(f"Sorry, something went wrong on our side (id {mark}).", print_exception=False)
 
     @functools.wraps(function)
     def plain(*args, **kwargs):
@@ -87,7 +87,7 @@ def friendly(function: Callable) -> Callable:
 
 def warn(sentence: str) -> None:
     """Tell the visitor something that did not stop what was asked."""
-    gr.Warning(html.escape(sentence, quote=False), title="Left out")
+    gr.Warning(html.escape(sentence, quote=False))
 
 
 def results_folder() -> Path:
