@@ -50,12 +50,10 @@ class Visitor:
     def move(self, **changes):
         """Settings of the chosen method, or what is common to all of them; -> the strip, the heats, the notes."""
         self.values |= {(self.method, name) if (self.method, name) in self.values else name: value for name, value in changes.items()}
-        *_, last = self.page.redraw(self, self.key, {}, self.method, *self.values.values())
-        return last
+        return self.page.redraw(self, self.key, {}, self.method, *self.values.values())
 
     def finish(self) -> View:
-        for _ in self.page.refine(self, self.key):
-            pass
+        self.page.refine(self, self.key)
         return self.page.studio.view(self.session_hash)
 
 
@@ -262,13 +260,20 @@ def test_looks_and_confidence_keep_the_refined_result(visitor):
     assert visitor.page.studio.view(visitor.session_hash).result.stages is result.stages
 
 
-def test_a_refiner_gives_up_when_the_visitor_moves_on(visitor):
+def test_a_refiner_gives_up_when_the_visitor_moves_on(visitor, monkeypatch):
     visitor.move(iterations=50)
-    refining = visitor.page.refine(visitor, visitor.key)
-    next(refining)
-    visitor.move(power=3)
-    assert list(refining) == []
-    assert not visitor.page.studio.view(visitor.session_hash).done
+    made, whole = [], Pipeline.steps
+
+    def moved_meanwhile(self, *args, **named):
+        for result in whole(self, *args, **named):
+            if not made:
+                made.append(result)
+                visitor.move(power=3)
+            yield result
+
+    monkeypatch.setattr(Pipeline, "steps", moved_meanwhile)
+    assert visitor.page.refine(visitor, visitor.key) == [gr.skip()] * 3
+    assert made and not visitor.page.studio.view(visitor.session_hash).done
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -3,7 +3,7 @@
 import html
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -386,9 +386,12 @@ class Explore:
         panes = [gr.Column(visible=name == method) for name in self.panels] + [gr.Row(visible=name == method) for name in self.prompts]
         return [*panes, gr.Dropdown(**self._voted(method)), gr.Tab(visible=bool(self._votes(method)))]
 
-    def redraw(self, request: gr.Request, key: str, hidden: dict, method: str, *values) -> Iterator:
-        """Everything but what another process could do, from tokens and stages that are already here."""
-        asked = dict(zip(self.controls, values, strict=True))
+    def redraw(self, request: gr.Request, key: str, hidden: dict, method: str, *values) -> list:
+        """Everything but what another process could do, from tokens and stages that are already here.
+
+        No generator: Gradio would send the last answer twice.
+        """
+        asked, nothing = dict(zip(self.controls, values, strict=True)), [gr.skip()] * len(self._redraw_ends()[1])
         visitor, sample = request.session_hash, self.studio.sample(request.session_hash, key)
         names = ask.asked_classes(asked["classes"])
         pipeline = self._pipeline(visitor, method, asked, hidden)
@@ -396,31 +399,26 @@ class Explore:
         known = tuple(name for name in names if pipeline.learned is None or name in pipeline.learned.classes)
         told = left_out([name for name in names if name not in known], pipeline)
         if not known:
-            yield told, "", "", *[gr.skip()] * (2 + len(self.files))
-            return
+            return [told, "", "", *nothing[3:]]
         before, sample = self.studio.shelf.get(visitor, "view"), replace(sample, names=known)
         if before is not None and before.same_question(sample, pipeline):
             if (before.pipeline.settings, before.look) == (pipeline.settings, look):
-                yield [gr.skip()] * (5 + len(self.files))
-                return
+                return nothing
             result = replace(before.result, pipeline=pipeline)
             view = replace(before, pipeline=pipeline, result=result, look=look, urls=before.still_packed(sample, look))
         else:
             tokens, seconds = self.studio.tokens(visitor, key, pipeline, sample.image)
             kept, masks = self.studio.kept(visitor, key), [stage for stage in pipeline.stages if stage.shows == "masks"]
             if masks and not kept.has(masks[0]):
-                yield (
-                    figures.told("This picture's masks are made, once; a SAM may take minutes for them without a GPU."),
-                    *[gr.skip()] * (4 + len(self.files)),
-                )
+                gr.Info("This picture's masks are made, once; a SAM may take minutes for them without a GPU.")
             named = {"tokens": tokens, "kept": kept, "lock": self.studio.lock}
             found = list(pipeline.steps(sample, **named, worker=False)) or list(pipeline.steps(sample, **named))
             result = replace(found[-1], seconds={**found[-1].seconds, "encode": seconds})
             done = not any(stage.is_shown and stage.name not in result.stages for stage in pipeline.stages)
             view = View(sample, pipeline, tokens, result, look, done, before.still_packed(sample, look) if before else {})
         self.studio.show(visitor, view)
-        heats, hidden_files = figures.class_heats(view), [gr.DownloadButton(visible=False)] * len(self.files)
-        yield self._strip(visitor, key, view), heats, told + figures.notes(view), self._sentence(view), self._differs(view), *hidden_files
+        heats, no_files = figures.class_heats(view), [gr.DownloadButton(visible=False)] * len(self.files)
+        return [self._strip(visitor, key, view), heats, told + figures.notes(view), self._sentence(view), self._differs(view), *no_files]
 
     def _strip(self, visitor: str, key: str, view: View) -> str:
         """The strip with the address at which this very view can be opened again."""
@@ -487,26 +485,22 @@ class Explore:
         updates["words"], updates["shown"] = self._tuned(view.sample.names, entries_of(settings.synonyms), view.look.shown)
         return gr.skip(), *(updates.get(key, gr.skip()) for key in self.controls)
 
-    def refine(self, request: gr.Request, key: str, level: int = 2, voted: str | None = None) -> Iterator:
+    def refine(self, request: gr.Request, key: str, level: int = 2, voted: str | None = None) -> list:
         """What is left, an iteration at a time; given up as soon as the visitor looks at something else."""
         visitor = request.session_hash
         view = self.studio.view(visitor)
         if not self.studio.claim(visitor, view):
-            yield [gr.skip()] * 3
-            return
+            return [gr.skip()] * 3
         if not view.done:
             kept = self.studio.kept(visitor, key)
             for result in view.pipeline.steps(view.sample, tokens=view.tokens, kept=kept, lock=self.studio.lock):
                 if self.studio.view(visitor) is not view:
-                    return
+                    return [gr.skip()] * 3
                 seconds = {**view.result.seconds, **result.seconds}
                 refined = replace(view, result=replace(result, seconds=seconds), done=True)
-                yield [gr.skip()] * 3
-            if self.studio.view(visitor) is not view:
-                return
             view = self.studio.show(visitor, refined)
             self.studio.claim(visitor, view)
-        yield self._strip(visitor, key, view), figures.notes(view), self._layer(visitor, key, view, level, voted)
+        return [self._strip(visitor, key, view), figures.notes(view), self._layer(visitor, key, view, level, voted)]
 
     def _pipeline(self, visitor: str, method: str, asked: dict, hidden: dict) -> Pipeline:
         """The method as its controls say; what they leave as it was is that of the prompts that were chosen."""

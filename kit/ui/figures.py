@@ -312,11 +312,15 @@ def packed(view: View, key: str, drawn: Callable[[], np.ndarray]) -> str:
     return view.urls[key]
 
 
-def png_url(rgb: np.ndarray) -> str:
-    """A picture inside the page; run lengths only (3), because that takes a third of the time and is no larger for grainy pictures."""
+def png_url(pixels: np.ndarray) -> str:
+    """A picture inside the page, nothing lost: uint8 (H, W, 3) as WebP, a third of PNG's time; one plane (H, W) as PNG."""
     with io.BytesIO() as file:
-        Image.fromarray(rgb).save(file, "PNG", compress_level=1, compress_type=3)
-        return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+        if pixels.ndim == 3:
+            Image.fromarray(pixels).save(file, "WEBP", lossless=True, quality=0, method=0)
+        else:
+            Image.fromarray(pixels).save(file, "PNG", compress_level=1)
+        kind = "webp" if pixels.ndim == 3 else "png"
+        return f"data:image/{kind};base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def thumbnail_url(rgb: np.ndarray) -> str:
