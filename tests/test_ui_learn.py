@@ -13,8 +13,8 @@ from gradio_client.exceptions import AppError
 from kit.data import toy_samples
 from kit.learned import load_learned
 from kit.methods import FmaWsss
-from kit.ui.learn import Chart, verdict
-from kit.ui.lesson import Course, checked_order, limits
+from kit.ui.lesson import Course, Judgement, checked_order, limits, mean_iou
+from kit.ui.recording import MOMENTS, Chart, Recording, Watched
 from kit.ui.session import HERE, Refused
 
 NAME = FmaWsss.name
@@ -24,7 +24,7 @@ SMALL = {"scenes": 8, "steps": 3, "rate": 0.002, "seed": 0, "judged": 4}
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch):
-    monkeypatch.setattr("kit.ui.learn.PAUSE", 0)
+    monkeypatch.setattr("kit.ui.learn.REDRAW", 0)
 
 
 @pytest.fixture
