@@ -13,7 +13,7 @@ LOSSES, JUDGED = "losses", "judged"  # in Learned.about: task -> (step, loss) pa
 
 
 def diagram(studio: Studio, subject: Subject) -> str:
-    """What is learned, what stays frozen and what the loss compares: a figure for each lesson of the subject, in order."""
+    """What is learned, what stays frozen and what is lowered: a figure for each lesson of the subject, in order."""
     return "".join(_flow(studio, subject.method, name) for name in subject.lessons)
 
 
@@ -26,7 +26,7 @@ def _flow(studio: Studio, method: Method, name: str) -> str:
     boxes = [
         _box("scenes", "given", "Drawn scenes", "and the names of what they show, nothing else"),
         _box("clip", "frozen", "CLIP", clip),
-        _box("loss", "compared", "Loss", losses),
+        _box("loss", "lowered", "Loss", losses),
         _box("learned", "learned", lesson.title, _size(studio, method, name)),
     ]
     if lesson.needs:

@@ -98,14 +98,16 @@ CSS = """
 .kit-seconds { color: var(--body-text-color-subdued); }
 .kit-flow { margin: 0 0 8px; font-size: .84rem; line-height: 1.35; color: var(--body-text-color); }
 .kit-flow > div {
-  display: grid; grid-template: "scenes one clip two loss" "x x up x back" "needs on learned y y" / 1fr auto 1fr auto 1fr; gap: 4px 6px;
+  display: grid; grid-template: "scenes one clip two loss" ". . up . back" "needs on learned . ." / 1fr auto 1fr auto 1fr; gap: 4px 6px;
   align-items: center; max-width: 760px;
 }
-.kit-box { display: flex; flex-direction: column; min-width: 0; height: 100%; padding: 4px 8px; overflow-wrap: anywhere; border-radius: 8px; }
-.kit-box { border: 1px solid var(--body-text-color); }
+.kit-box {
+  display: flex; flex-direction: column; min-width: 0; height: 100%; padding: 4px 8px; overflow-wrap: anywhere;
+  border: 1px solid var(--body-text-color); border-radius: 8px;
+}
 .kit-box.kit-frozen { border-style: dashed; }
 .kit-box.kit-learned { border: 3px solid var(--color-accent); }
-.kit-flow .kit-arrow { text-align: center; }
+.kit-arrow { text-align: center; }
 .kit-flow figcaption { padding-top: 4px; }
 .kit-curve { margin: 4px 0 0; font-size: .84rem; max-width: 420px; }
 .kit-curve svg { width: 100%; height: 60px; }
@@ -143,6 +145,12 @@ figcaption meter { width: 70px; }
   .kit-watch { grid-template-columns: repeat(3, minmax(0, 1fr)); }
   .kit-watch img { height: auto; }
   .kit-latest { grid-template-columns: repeat(3, minmax(0, 1fr)); }
+  .kit-flow > div {
+    grid-template: "scenes scenes scenes" "one one one" "clip two loss" "up . back" "learned learned learned" "on on on" "needs needs needs"
+      / 1fr auto 1fr;
+  }
+  .kit-arrow[style$=one] { rotate: 90deg; }
+  .kit-arrow[style$=on] { rotate: -90deg; }
 }
 """
 

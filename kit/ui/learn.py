@@ -78,13 +78,13 @@ class Learn:
             self.pause_button = gr.Button("Pause", size="sm", min_width=80, interactive=False, scale=0)
             self.stop_button = gr.Button("Stop", size="sm", min_width=80, interactive=False, scale=0)
             self.skip_button = gr.Button("Skip judging", size="sm", min_width=110, interactive=False, scale=0)
+        self.scores = gr.HTML(elem_classes="kit-notes", visible=False)
         first = next(iter(self.subjects.values()))
         with gr.Accordion("What is learned, and what stays as it is") as self.beside:
             self.diagram = gr.HTML(diagram(self.studio, first))
             self.recorded = gr.HTML(recorded(first, self.studio.start(first.method.name).learned), elem_classes="kit-notes")
         self.watch = gr.HTML()
-        self.scrub = gr.Slider(0, 1, 1, step=1, label="Back through the steps", info="counted over all lessons", visible=False)
-        self.scores = gr.HTML(elem_classes="kit-notes")
+        self.scrub = gr.Slider(0, 1, 1, step=1, label="Back through the steps", visible=False)
         with gr.Row(visible=False) as self.keep:
             self.use_button = gr.Button("Use in Explore", variant="primary", size="sm", min_width=120)
             self.download = gr.DownloadButton("Save the prompts", size="sm", min_width=120)
@@ -173,8 +173,8 @@ class Learn:
         self.desk.take(visitor, Asked(order, known, sample, key))
         waiting = figures.told(f"Waiting for a place: {AT_ONCE} visitors may learn at a time.")
         hidden = {"keep": gr.Row(visible=False), "curves": gr.LinePlot(visible=False), "compared": gr.Column(visible=False), "slider": None}
-        hidden |= {"scrub": gr.Slider(visible=False), "beside": gr.Accordion(open=False)}
-        return self.show("waiting", told=waiting, watch="", scores="", words="", **hidden)
+        hidden |= {"scores": gr.HTML(visible=False), "scrub": gr.Slider(visible=False), "beside": gr.Accordion(open=False)}
+        return self.show("waiting", told=waiting, watch="", words="", **hidden)
 
     def _known(self, visitor: str, subject: Subject) -> Learned | None:
         """What this visitor has learned here, or what the app asks with."""
@@ -252,7 +252,7 @@ class Learn:
         shown = {"keep": gr.Row(visible=True), "download": gr.DownloadButton(value=str(saved(after)))}
         shown |= {"compared": gr.Column(visible=True), "slider": recording.sides(after), "curves": recording.chart.plot()}
         run.skipped.clear()
-        yield self.show("judging", told=figures.told(f"{told} Judging…"), scores="", **shown, **seen)
+        yield self.show("judging", told=figures.told(f"{told} Judging…"), **shown, **seen)
         judgement, count = None, course.order.judged
         for judgement in course.judged(after):
             if gone():
@@ -264,13 +264,16 @@ class Learn:
         verdict = course.verdict(judgement)
         after = documented(after, recording.chart, judgement, verdict)
         self._keep(visitor, course.subject, after)
-        download, table = gr.DownloadButton(value=str(saved(after))), score_table(judgement, verdict)
+        download, table = gr.DownloadButton(value=str(saved(after))), gr.HTML(score_table(judgement, verdict), visible=True)
         yield self.show("nothing", told=figures.told(told), download=download, scores=table)
 
     def _seen(self, recording: Recording) -> dict:
         """The last step, and the slider that leads back from it."""
         watch, words = recording.look(recording.at(recording.last))
-        return {"watch": watch, "words": words, "scrub": gr.Slider(0, recording.last, recording.last, step=1, visible=True)}
+        last, every = recording.last, recording.every
+        info = "recorded at each" if every == 1 else f"recorded every {every} steps, and at the last one"
+        scrub = gr.Slider(0, last, last, step=1, info=f"{info}; 0 is before learning", visible=True)
+        return {"watch": watch, "words": words, "scrub": scrub}
 
     def _keep(self, visitor: str, subject: Subject, after: Pipeline) -> None:
         self.studio.shelf.put(visitor, RESULT, after, after.learned.nbytes)

@@ -261,8 +261,8 @@ class Course:
         before, after = judgement.points(judgement.before), judgement.points(judgement.after)
         gain, low, high = judgement.gain(judgement.before)
         told = (
-            f"After {self.made_told()} on {self.order.scenes} drawn scenes, the masks of {judgement.scenes} scenes that were not learned "
-            f"from {f'went from {before:.1f} to' if before != after else 'stayed at'} {after:.1f} % mIoU: "
+            f"After {self.made_told()} on {self.order.scenes} drawn scenes, the masks of {judgement.scenes} other scenes "
+            f"{f'went from {before:.1f} to' if before != after else 'stayed at'} {after:.1f} % mIoU: "
         )
         if low > 0:
             told += f"learning brought {gain:.1f} points here."
