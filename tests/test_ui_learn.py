@@ -292,6 +292,8 @@ def test_moments_are_few_and_bounded_in_bytes(monkeypatch):
     monkeypatch.setattr("kit.ui.recording.MOMENTS_BYTES", 100)
     recording = recorded_run(1000, 10, 997)
     assert recording.nbytes <= 107 and len(recording.moments) > 4 and recording.last == 997
+    recording.looked = lambda pipeline, when: ("picture " * 5, when)
+    assert all(recording.look(moment)[1] == moment.when for moment in recording.moments.values()) and 60 < recording.nbytes <= 107
     assert list(recorded_run(1000, 1000).moments) == [0, 1000]  # what cannot be spared
 
 
@@ -434,6 +436,7 @@ def test_a_program_can_learn(server):
     asked_with = ("hand-crafted prompts", "prompts before learning", "learned prompts")
     assert list(report["miou"]) == [f"{title}: coarse" for title in asked_with]
     learned = FmaWsss(server.clip, learned=path)
+    assert report["verdict"] == learned.learned.about["judged"]["verdict"] and "says nothing of photographs" in report["verdict"][-1]
     course = Course(server.page.studio, small(server), None)
     for _ in course.steps():
         pass

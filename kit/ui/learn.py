@@ -328,7 +328,8 @@ class Learn:
         """Learn from drawn scenes: what ("method: lesson", or "method: all, one after the other"), scenes of the train split, steps,
         learning rate, seed, and scenes of the val split to judge by.
 
-        -> learned prompts (a safetensors file, for --weights), report (JSON: the loss of each step, mIoU 0..1 before and after, settings).
+        -> learned prompts (a safetensors file, for --weights), report (JSON: the loss of each step, mIoU 0..1 before and after, the
+        verdict in sentences, settings).
         While it learns the report tells how far it is.
         """
         order = checked_order(self.studio, subject, scenes, steps, rate, seed, judged)

@@ -264,9 +264,9 @@ class Course:
             f"After {self.made_told()} on {self.order.scenes} drawn scenes, the masks of {judgement.scenes} other scenes "
             f"{f'went from {before:.1f} to' if before != after else 'stayed at'} {after:.1f} % mIoU: "
         )
-        if low > 0:
+        if low > 0 and gain > 0:
             told += f"learning brought {gain:.1f} points here."
-        elif high < 0:
+        elif high < 0 and gain < 0:
             told += f"learning made them {-gain:.1f} points worse here."
         else:
             told += f"{gain:+.1f} points, which may be chance."
