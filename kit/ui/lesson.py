@@ -230,7 +230,7 @@ class Course:
         return {name: self.made[name] for name in self.subject.lessons if name in self.made}
 
     def made_told(self) -> str:
-        return ", ".join(f"{made} steps of {self.title(name)}" for name, made in self.made_of_lessons.items())
+        return " and ".join(f"{made} steps of {self.title(name)}" for name, made in self.made_of_lessons.items())
 
     def judged(self, after: Pipeline) -> Iterator[Judgement]:
         """By the first scenes of the val split, one more with each step: hand-crafted prompts, before, after."""
