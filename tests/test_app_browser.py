@@ -270,10 +270,14 @@ def test_masks_tell_their_votes(browser, server, tmp_path):
 
 
 def test_learn(browser, server, tmp_path):
-    """From Start over what can be watched to Stop, the judgement, the file, and what was learned at work in Explore."""
+    """From the diagram over what can be watched, a pause and a look back to Stop, the judgement, the file, and its use in Explore."""
     page = visit(browser, server, 1280, 900)
     page.get_by_role("tab", name="Learn").click()
-    start, stop = (page.get_by_role("button", name=name, exact=True).locator("visible=true") for name in ("Start", "Stop"))
+    start, pause, stop, skip = (
+        page.get_by_role("button", name=name, exact=True).locator("visible=true") for name in ("Start", "Pause", "Stop", "Skip judging")
+    )
+    assert all(button.is_disabled() for button in (pause, stop, skip)) and page.locator(".kit-flow:visible").count() == 1
+    page.get_by_text("nothing is recorded of its steps").wait_for()
     page.get_by_label("number input for Steps").fill("900")
     page.get_by_label("number input for Steps").press("Enter")
     page.get_by_label("number input for Scenes to judge by").fill("4")
@@ -287,8 +291,18 @@ def test_learn(browser, server, tmp_path):
     assert (
         page.locator(".kit-plot:visible canvas, .kit-plot:visible svg.marks").count() == 1 and page.locator(".kit-said span").count() == 16
     )
-    start.click()
-    page.get_by_text("you are learning already").wait_for()
+    assert start.is_disabled() and skip.is_disabled()
+    pause.click()
+    page.get_by_text("Paused. Learning classification prompts").wait_for(timeout=30_000)
+    page.wait_for_function("!document.querySelector('.kit-watch').innerText.includes('now')")
+    back, calls = page.get_by_label("number input for Back through the steps"), server.clip.calls
+    held = watched.nth(1).get_attribute("src")
+    back.fill("0")
+    back.press("Enter")
+    page.locator(".kit-watch", has_text="before learning").wait_for()
+    assert watched.nth(1).get_attribute("src") != held and server.clip.calls == calls
+    page.get_by_role("button", name="Resume", exact=True).click()
+    page.get_by_text("Part 3 of 3").wait_for(timeout=30_000)
 
     page.get_by_role("tab", name="Explore").click()  # which stays usable meanwhile
     before = mask(page)
@@ -297,7 +311,9 @@ def test_learn(browser, server, tmp_path):
     page.get_by_role("tab", name="Learn").click()
     stop.click()
     page.get_by_text("Stopped after").wait_for(timeout=30_000)
-    page.get_by_text("Over 4 scenes of the val split").wait_for(timeout=60_000)
+    page.get_by_text("the masks of 4 other scenes").first.wait_for(timeout=60_000)
+    assert page.get_by_text("this says nothing of photographs").first.is_visible()
+    assert not start.is_disabled() and stop.is_disabled() and skip.is_disabled()
     with page.expect_download() as download:
         page.get_by_text("Save the prompts").click()
     assert len(FmaWsss(server.clip, learned=download.value.path()).learned.classes) == 20
@@ -373,7 +389,7 @@ def test_a_method_of_ones_own_is_on_every_page(browser, server, own, tmp_path):
     page.get_by_label("number input for Scenes to judge by").fill("4")
     page.get_by_label("number input for Scenes to judge by").press("Enter")
     page.get_by_role("button", name="Start", exact=True).locator("visible=true").click()
-    page.get_by_text("Over 4 scenes of the val split").wait_for(timeout=60_000)
+    page.get_by_text("the masks of 4 other scenes").first.wait_for(timeout=60_000)
     page.screenshot(path=tmp_path / "own learned.png")
     page.get_by_role("button", name="Use in Explore", exact=True).locator("visible=true").click()
     page.locator(".kit-strip:not(.kit-watch) figure", has_text="+ Otsu").wait_for(timeout=30_000)

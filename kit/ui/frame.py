@@ -123,6 +123,21 @@ CSS = """
 .kit-notes ul { margin: 0; padding-left: 1.1em; list-style: disc; }
 .kit-notes .kit-warn { border-left: 3px solid #d97706; padding-left: 8px; margin: 2px 0; }
 .kit-seconds { color: var(--body-text-color-subdued); }
+.kit-flow { margin: 0 0 8px; font-size: .84rem; line-height: 1.35; color: var(--body-text-color); }
+.kit-flow > div {
+  display: grid; grid-template: "scenes one clip two loss" ". . up . back" "needs on learned . ." / 1fr auto 1fr auto 1fr; gap: 4px 6px;
+  align-items: center; max-width: 760px;
+}
+.kit-box {
+  display: flex; flex-direction: column; min-width: 0; height: 100%; padding: 4px 8px; overflow-wrap: anywhere;
+  border: 1px solid var(--body-text-color); border-radius: 8px;
+}
+.kit-box.kit-frozen { border-style: dashed; }
+.kit-box.kit-learned { border: 3px solid var(--color-accent); }
+.kit-arrow { text-align: center; }
+.kit-flow figcaption { padding-top: 4px; }
+.kit-curve { margin: 4px 0 0; font-size: .84rem; max-width: 420px; }
+.kit-curve svg { width: 100%; height: 60px; }
 .kit-bars { list-style: none; margin: 0; padding: 0; font-size: .86rem; }
 .kit-bars li { display: grid; grid-template-columns: 8em 1fr 2.6em; gap: 8px; align-items: center; }
 .kit-bars li span { overflow-wrap: anywhere; }
@@ -221,6 +236,12 @@ figcaption meter { width: 70px; }
   .kit-watch { grid-template-columns: repeat(3, minmax(0, 1fr)); }
   .kit-watch img { height: auto; }
   .kit-latest { grid-template-columns: repeat(3, minmax(0, 1fr)); }
+  .kit-flow > div {
+    grid-template: "scenes scenes scenes" "one one one" "clip two loss" "up . back" "learned learned learned" "on on on" "needs needs needs"
+      / 1fr auto 1fr;
+  }
+  .kit-arrow[style$=one] { rotate: 90deg; }
+  .kit-arrow[style$=on] { rotate: -90deg; }
 }
 """
 

@@ -2,28 +2,32 @@
 
 import html
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import gradio as gr
-import pandas
 
 from kit.data import Sample, toy_samples
-from kit.encode import Tokens
 from kit.learned import Learned
 from kit.method import Kept, Pipeline
 from kit.ui import ask, figures
+from kit.ui.diagram import JUDGED, LOSSES, diagram, recorded
 from kit.ui.explore import SCENES, Explore
-from kit.ui.lesson import Course, Order, Subject, checked_order, chosen, limits, subjects
+from kit.ui.lesson import Course, Judgement, Order, Subject, checked_order, chosen, limits, subjects
+from kit.ui.recording import Chart, Recording, Watched
 from kit.ui.running import Desk, Run, duration
-from kit.ui.session import HERE, PRIVATE, QUIET, Look, Refused, Studio, View, friendly, results_folder
+from kit.ui.session import AS_TYPED, HERE, PRIVATE, QUIET, Refused, Studio, friendly, results_folder
 from kit.words import VOC_CLASSES
 
-RUN, RESULT = "lesson", "lesson result"  # a visitor's learning on the shelf, and what came of it
+RUN, RESULT, RECORDING = "lesson", "lesson result", "lesson recording"  # on the shelf: a visitor's learning, what came of it, and its steps
 AT_ONCE = 2  # lessons of all visitors
-PAUSE = 0.4  # seconds between two redraws of the numbers and the curves
+REDRAW = 0.4  # seconds between two redraws of the numbers and the curves
+HELD_AT_MOST = 600  # seconds that a pause may take, for it keeps its place
 WATCHED_SHARE = 0.2  # of the time that may go into asking the watched picture again
 OPEN = "the picture open in Explore"
+ENABLED = {  # what a run is doing -> the buttons that mean something
+    "nothing": ("start",), "waiting": ("stop",), "learning": ("pause", "stop"), "paused": ("pause", "stop"), "judging": ("skip",),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,31 +40,18 @@ class Asked:
     key: str
 
 
-@dataclass
-class Watched:
-    """The watched picture, asked again and again."""
-
-    sample: Sample
-    tokens: Tokens
-    kept: Kept
-
-    def view(self, pipeline: Pipeline) -> View:
-        *_, result = pipeline.steps(self.sample, tokens=self.tokens, kept=self.kept)
-        return View(self.sample, pipeline, self.tokens, result, Look(), True)
-
-
 class Learn:
     """The page: laid out when made; `join` connects it with Explore, which lends it a picture and takes what was learned."""
 
     def __init__(self, studio: Studio, demo: gr.Blocks):
         self.studio, self.clip, self.subjects = studio, studio.clip, subjects(studio.methods)
-        busy = "you are learning already: wait for it, or press Stop first"
-        self.desk = Desk(studio, RUN, 9, busy=busy, failed="Nothing was learned")
         with gr.Row(elem_classes="kit-page"):
             with gr.Column(scale=1, min_width=300):
                 self._lay_out_order()
             with gr.Column(scale=3, min_width=300):
                 self._lay_out_result()
+        busy = "you are learning already: wait for it, or press Stop first"
+        self.desk = Desk(studio, RUN, len(self.shown), busy=busy, failed="Nothing was learned")
         self._publish()
 
     def _lay_out_order(self) -> None:
@@ -76,20 +67,27 @@ class Learn:
         titles = [(f"scene {place}: {', '.join(scene_of(place).names)}", place) for place in range(1, len(SCENES) + 1)]
         self.watched = gr.Dropdown([(OPEN, 0), *titles], value=0, label="Picture to watch")
         self.judged = number("Scenes to judge by", within.judged, "of the val split, which is not learned from")
-        with gr.Row():
-            self.start_button = gr.Button("Start", variant="primary", size="sm", min_width=100)
-            self.stop_button = gr.Button("Stop", size="sm", min_width=80)
+        self.start_button = gr.Button("Start", variant="primary", size="sm", min_width=100)
 
     def _lay_out_result(self) -> None:
         slow = self.clip.device.type == "cpu" and not self.clip.is_tiny
         note = f"{self.clip.name} on a CPU takes some seconds for every step, so a lesson takes minutes." if slow else ""
         gr.HTML(f'<p class="kit-warn">{html.escape(note)}</p>', elem_classes="kit-notes", visible=slow)
         self.told = gr.HTML(figures.told("Choose what to learn, and press Start. CLIP itself stays as it is: only the prompts change."))
+        with gr.Row():
+            self.pause_button = gr.Button("Pause", size="sm", min_width=80, interactive=False, scale=0)
+            self.stop_button = gr.Button("Stop", size="sm", min_width=80, interactive=False, scale=0)
+            self.skip_button = gr.Button("Skip judging", size="sm", min_width=110, interactive=False, scale=0)
+        self.scores = gr.HTML(elem_classes="kit-notes", visible=False)
+        first = next(iter(self.subjects.values()))
+        with gr.Accordion("What is learned, and what stays as it is") as self.beside:
+            self.diagram = gr.HTML(diagram(self.studio, first))
+            self.recorded = gr.HTML(recorded(first, self.studio.start(first.method.name).learned), elem_classes="kit-notes")
         self.watch = gr.HTML()
+        self.scrub = gr.Slider(0, 1, 1, step=1, label="Back through the steps", visible=False)
         with gr.Row(visible=False) as self.keep:
             self.use_button = gr.Button("Use in Explore", variant="primary", size="sm", min_width=120)
             self.download = gr.DownloadButton("Save the prompts", size="sm", min_width=120)
-        self.scores = gr.HTML()
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
                 self.curves = gr.LinePlot(
@@ -99,17 +97,37 @@ class Learn:
                 self.words = gr.HTML()
         with gr.Column(visible=False) as self.compared:
             self.slider = gr.ImageSlider(label="Before learning | after: drag the line", format="png", max_height=460, interactive=False)
+        self.buttons = {"start": self.start_button, "pause": self.pause_button, "stop": self.stop_button, "skip": self.skip_button}
+        self.shown = {
+            "told": self.told, "watch": self.watch, "keep": self.keep, "download": self.download, "scores": self.scores,
+            "curves": self.curves, "words": self.words, "compared": self.compared, "slider": self.slider, "scrub": self.scrub,
+            "beside": self.beside, **self.buttons,
+        }  # fmt: skip
+
+    def show(self, doing: str = "", **values) -> list:
+        """An update of some of what is shown, by name; doing: what the run does now, for the buttons."""
+        if doing:
+            values |= {name: gr.Button(interactive=name in ENABLED[doing]) for name in self.buttons}
+            values["pause"] = gr.Button("Resume" if doing == "paused" else "Pause", interactive="pause" in ENABLED[doing])
+        return [values.get(name, gr.skip()) for name in self.shown]
 
     def join(self, explore: Explore, tabs: gr.Tabs, own: gr.Tab) -> None:
         """The events of the page, and those that go back to Explore."""
-        shown = [self.told, self.watch, self.keep, self.download, self.scores, self.curves, self.words, self.compared, self.slider]
-        self.subject.change(friendly(self.choose), self.subject, [self.explained, self.rate], **QUIET)
+        shown, beside = list(self.shown.values()), [self.diagram, self.recorded]
+        self.subject.change(friendly(self.choose), self.subject, [self.explained, self.rate, self.beside, *beside], **QUIET)
         asked = [self.subject, self.scenes, self.steps, self.rate, self.seed, self.judged, self.watched, explore.key]
         begun = self.start_button.click(  # not once, and with nobody to wait for: a second click is answered at once
-            friendly(self.begin), asked, shown, trigger_mode="multiple", concurrency_limit=None, **QUIET
+            friendly(self.begin), asked, shown, trigger_mode="multiple", concurrency_limit=None, **AS_TYPED, **QUIET
         )
-        begun.success(friendly(self.work), None, shown, trigger_mode="multiple", concurrency_limit=AT_ONCE, concurrency_id="learn", **QUIET)
-        self.stop_button.click(friendly(self.stop), None, None, queue=False, **QUIET)
+        worked = begun.success(
+            friendly(self.work), None, shown, trigger_mode="multiple", concurrency_limit=AT_ONCE, concurrency_id="learn", **QUIET
+        )
+        worked.then(friendly(self.rest), self.subject, [*self.buttons.values(), self.recorded], **QUIET)
+        self.pause_button.click(friendly(self.pause), None, self.pause_button, queue=False, **QUIET)
+        self.stop_button.click(friendly(self.stop), None, self.stop_button, queue=False, **QUIET)
+        self.skip_button.click(friendly(self.skip), None, self.skip_button, queue=False, **QUIET)
+        seen = [self.watch, self.words, self.curves]
+        self.scrub.input(friendly(self.look_back), self.scrub, seen, trigger_mode="always_last", concurrency_limit=4, **QUIET)
         goes = [explore.method, *explore.sources.values(), tabs]
         self._sources = [*explore.sources]
         used = self.use_button.click(friendly(self.use), None, goes, **PRIVATE)
@@ -126,9 +144,22 @@ class Learn:
             api_name="learn", concurrency_limit=AT_ONCE, concurrency_id="learn",
         )  # fmt: skip
 
-    def choose(self, name: str):
+    def choose(self, request: gr.Request, name: str):
         subject = chosen(self.studio, name)
-        return explained(subject), subject.rate(self.studio)
+        record = self._recorded(request.session_hash, subject)
+        return explained(subject), subject.rate(self.studio), gr.Accordion(open=True), diagram(self.studio, subject), record
+
+    def _recorded(self, visitor: str, subject: Subject) -> str:
+        """The visitor's last run of a subject, or else that of the app's file."""
+        here = self.studio.shelf.get(visitor, recorded_as(subject))
+        return recorded(subject, here or self.studio.start(subject.method.name).learned, here=here is not None)
+
+    def rest(self, request: gr.Request, name: str):
+        """The buttons after a run, however it ended, and what is recorded of it."""
+        run, record = self.desk.run_of(request.session_hash), self._recorded(request.session_hash, chosen(self.studio, name))
+        if run is not None and run.is_going:
+            return *[gr.skip()] * len(self.buttons), record
+        return *self.show("nothing")[-len(self.buttons) :], record
 
     def begin(self, request: gr.Request, subject, scenes, steps, rate, seed, judged, watched, key: str):
         """The order as it is now, kept until its turn comes."""
@@ -141,7 +172,9 @@ class Learn:
             raise Refused(f"this builds on {' and '.join(order.subject.needs)}: learn these first, or all of them")
         self.desk.take(visitor, Asked(order, known, sample, key))
         waiting = figures.told(f"Waiting for a place: {AT_ONCE} visitors may learn at a time.")
-        return waiting, "", gr.Row(visible=False), gr.skip(), "", gr.LinePlot(visible=False), "", gr.Column(visible=False), None
+        hidden = {"keep": gr.Row(visible=False), "curves": gr.LinePlot(visible=False), "compared": gr.Column(visible=False), "slider": None}
+        hidden |= {"scores": gr.HTML(visible=False), "scrub": gr.Slider(visible=False), "beside": gr.Accordion(open=False)}
+        return self.show("waiting", told=waiting, watch="", words="", **hidden)
 
     def _known(self, visitor: str, subject: Subject) -> Learned | None:
         """What this visitor has learned here, or what the app asks with."""
@@ -162,54 +195,111 @@ class Learn:
         asked: Asked = run.order
         course = Course(self.studio, asked.order, asked.known)
         tokens, _ = self.studio.tokens(visitor, asked.key, course.before, asked.sample.image)
-        watched = Watched(asked.sample, tokens, Kept(limit=2))
-        chart, clock, last, next_watch = Chart(), time.monotonic(), 0.0, 0.0
+        recording = Recording(course, Watched(asked.sample, tokens, Kept(limit=2)))
+        chart, clock, last, next_watch = recording.chart, time.monotonic(), 0.0, 0.0
+        yield self.show("learning")
         steps = course.steps()
         for step in steps:
-            chart.add(step)
+            if recording.add(step) and not gone():
+                self.studio.shelf.put(visitor, RECORDING, recording, recording.nbytes)
+            if run.paused.is_set():
+                clock += yield from self._held(visitor, run, recording, gone)
             if gone() or run.stopped.is_set():
                 break
             now = time.monotonic()
-            if now < last + PAUSE:
+            if now < last + REDRAW:
                 continue
-            last, pictures, words = now, gr.skip(), gr.skip()
+            last, seen = now, {}
             if now > next_watch and step.task in course.subject.lessons:
-                pictures, words = self._looked(course, watched, course.so_far())
+                seen = dict(zip(("watch", "words"), recording.looked(course.so_far(), "now"), strict=True))
                 spent = time.monotonic() - now
                 next_watch = time.monotonic() + spent / WATCHED_SHARE
-            yield progress(course, chart), pictures, gr.skip(), gr.skip(), gr.skip(), chart.plot(), words, gr.skip(), gr.skip()
+            yield self.show(told=progress(course, chart), curves=chart.plot(), **seen)
         steps.close()
         if gone():
             return
-        after, seconds = course.so_far(), time.monotonic() - clock
-        if after is None:
-            yield figures.told("Stopped before anything was learned."), *[gr.skip()] * 8
+        if not recording.reach():
+            yield self.show("nothing", told=figures.told("Stopped before anything was learned."))
             return
         how = "Stopped" if run.stopped.is_set() else "Learned"
-        run.stopped.clear()  # a second Stop ends the judging
-        made = ", ".join(f"{course.made[name]} steps of {course.title(name)}" for name in course.subject.lessons if name in course.made)
-        sentence = f"{how} after {duration(seconds)}: {made}."
-        file = saved(after)
-        self.studio.shelf.put(visitor, RESULT, after, after.learned.nbytes)
-        pictures, words = self._looked(course, watched, after)
-        with self.studio.lock:
-            slider = last_mask(watched.view(course.before)), last_mask(watched.view(after))
-        download = gr.DownloadButton(value=str(file))
-        waiting = figures.told(sentence + " Judging…")
-        yield waiting, pictures, gr.Row(visible=True), download, "", chart.plot(), words, gr.Column(visible=True), slider
-        table = ""
-        for done, scores in course.judged(after):
+        told = f"{how} after {duration(time.monotonic() - clock)}: {course.made_told()}."
+        yield from self._finished(visitor, run, recording, told, gone)
+
+    def _held(self, visitor: str, run: Run, recording: Recording, gone: Callable[[], bool]) -> Iterator:
+        """Nothing goes on until the visitor says so, or the pause takes too long for those who wait -> the seconds it took."""
+        clock, seen = time.monotonic(), {}
+        if recording.reach():
+            self.studio.shelf.put(visitor, RECORDING, recording, recording.nbytes)
+            seen = self._seen(recording)
+        step, course = recording.chart.last, recording.course
+        sentence = f"Paused. {course.doing(step.task)}: {step.step} of {step.steps}. Resume goes on exactly from here"
+        waits = f"; after {duration(HELD_AT_MOST)} it goes on by itself, for others wait for the place."
+        yield self.show("paused", told=figures.told(sentence + waits), curves=recording.chart.plot(), **seen)
+        while run.paused.is_set() and not (run.stopped.is_set() or gone()) and time.monotonic() < clock + HELD_AT_MOST:
+            run.stopped.wait(0.1)
+        run.paused.clear()
+        seconds = time.monotonic() - clock
+        recording.chart.since += seconds
+        yield self.show("learning", scrub=gr.Slider(visible=False))
+        return seconds
+
+    def _finished(self, visitor: str, run: Run, recording: Recording, told: str, gone: Callable[[], bool]) -> Iterator:
+        """What was learned is kept, then judged by all scenes, unless the visitor skips that: no number before all are."""
+        course, seen = recording.course, self._seen(recording)
+        after = documented(recording.at(recording.last).pipeline, recording.chart)
+        self.studio.shelf.put(visitor, RECORDING, recording, recording.nbytes)
+        self._keep(visitor, course.subject, after)
+        shown = {"keep": gr.Row(visible=True), "download": gr.DownloadButton(value=str(saved(after)))}
+        shown |= {"compared": gr.Column(visible=True), "slider": recording.sides(after), "curves": recording.chart.plot()}
+        run.skipped.clear()
+        yield self.show("judging", told=figures.told(f"{told} Judging…"), **shown, **seen)
+        judgement, count = None, course.order.judged
+        for judgement in course.judged(after):
             if gone():
                 return
-            table = score_table(scores, done)
-            if run.stopped.is_set():
-                break
-            told = figures.told(f"{sentence} Judging: {done} of {asked.order.judged} scenes", done=done, of=asked.order.judged)
-            yield told, *[gr.skip()] * 3, table, *[gr.skip()] * 4
-        yield figures.told(sentence), *[gr.skip()] * 3, table, *[gr.skip()] * 4
+            if run.skipped.is_set() and judgement.scenes < count:
+                yield self.show("nothing", told=figures.told(f"{told} Not judged: skipped after {judgement.scenes} of {count} scenes."))
+                return
+            yield self.show(told=figures.told(f"{told} Judging: {judgement.scenes} of {count} scenes", done=judgement.scenes, of=count))
+        verdict = course.verdict(judgement)
+        after = documented(after, recording.chart, judgement, verdict)
+        self._keep(visitor, course.subject, after)
+        download, table = gr.DownloadButton(value=str(saved(after))), gr.HTML(score_table(judgement, verdict), visible=True)
+        yield self.show("nothing", told=figures.told(told), download=download, scores=table)
 
-    def stop(self, request: gr.Request) -> None:
+    def _seen(self, recording: Recording) -> dict:
+        """The last step, and the slider that leads back from it."""
+        watch, words = recording.look(recording.at(recording.last))
+        last, every = recording.last, recording.every
+        info = "recorded at each" if every == 1 else f"recorded every {every} steps, and at the last one"
+        scrub = gr.Slider(0, last, last, step=1, info=f"{info}; 0 is before learning", visible=True)
+        return {"watch": watch, "words": words, "scrub": scrub}
+
+    def _keep(self, visitor: str, subject: Subject, after: Pipeline) -> None:
+        self.studio.shelf.put(visitor, RESULT, after, after.learned.nbytes)
+        self.studio.shelf.put(visitor, recorded_as(subject), after.learned, after.learned.nbytes)
+
+    def look_back(self, request: gr.Request, step):
+        """The watched picture, the words and the losses as they were at a step of the visitor's last run."""
+        visitor = request.session_hash
+        recording = self.studio.shelf.get(visitor, RECORDING)
+        if recording is None:
+            raise Refused("the steps of this run are no longer on the server: learn it again")
+        moment = recording.at(ask.whole_number(step, "the step", 0, recording.last))
+        watch, words = recording.look(moment)
+        self.studio.shelf.put(visitor, RECORDING, recording, recording.nbytes)
+        return watch, words, recording.chart.plot(moment.counts)
+
+    def pause(self, request: gr.Request):
+        return gr.Button("Resume" if self.desk.pause(request.session_hash) else "Pause")
+
+    def stop(self, request: gr.Request):
         self.desk.stop(request.session_hash)
+        return gr.Button(interactive=False)
+
+    def skip(self, request: gr.Request):
+        self.desk.skip(request.session_hash)
+        return gr.Button(interactive=False)
 
     def use(self, request: gr.Request):
         """What was learned becomes what Explore asks with."""
@@ -234,26 +324,12 @@ class Learn:
             raise Refused("the picture to watch has none of the 20 classes that are learned: watch a drawn scene")
         return replace(sample, names=names), key
 
-    def _looked(self, course: Course, watched: Watched, pipeline: Pipeline) -> tuple[str, str]:
-        """The watched picture's map and mask with what is learned by now, and what the learned vectors come closest to saying."""
-        with self.studio.lock:
-            view = watched.view(pipeline)
-        name, stages, titles = view.sample.names[0], list(view.result.stages), pipeline.titles
-        last = stages[-1]
-        heat = next((stage for stage in reversed(stages) if stage not in view.result.votes), last)
-        score = figures.iou_text(figures.scene_iou(view, view.result.labels))
-        parts = [figures.framed(figures.png_url(view.sample.image), "Picture", html.escape(", ".join(view.sample.names)))]
-        shown = ((figures.heat(view, heat, name), titles[heat], f"heat of {html.escape(name)}"), (last_mask(view), titles[last], score))
-        for picture, title, told in shown:
-            caption = " · ".join(filter(None, ("now", told)))
-            parts.append(figures.framed(figures.png_url(picture), html.escape(title), caption))
-        return f'<div class="kit-strip kit-watch">{"".join(parts)}</div>', said(course.words(pipeline, name), name, pipeline)
-
     def api_learn(self, subject: str, scenes: float, steps: float, rate: float, seed: float, judged: float) -> Iterator:
         """Learn from drawn scenes: what ("method: lesson", or "method: all, one after the other"), scenes of the train split, steps,
         learning rate, seed, and scenes of the val split to judge by.
 
-        -> learned prompts (a safetensors file, for --weights), report (JSON: the loss of each step, mIoU 0..1 before and after, settings).
+        -> learned prompts (a safetensors file, for --weights), report (JSON: the loss of each step, mIoU 0..1 before and after, the
+        verdict in sentences, settings).
         While it learns the report tells how far it is.
         """
         order = checked_order(self.studio, subject, scenes, steps, rate, seed, judged)
@@ -261,47 +337,40 @@ class Learn:
         chart, last = Chart(), 0.0
         for step in course.steps():
             chart.add(step)
-            if time.monotonic() > last + PAUSE:
+            if time.monotonic() > last + REDRAW:
                 last = time.monotonic()
                 yield None, {"task": step.task, "step": step.step, "steps": step.steps}
         after = course.so_far()
-        *_, (count, scores) = course.judged(after)
-        yield str(saved(after)), {
-            "losses": chart.losses, "miou": scores, "scenes judged": count, "split judged": "val", "model": self.clip.name,
-            "settings": after.settings.to_dict(),
+        *_, judgement = course.judged(after)
+        verdict = course.verdict(judgement)
+        yield str(saved(documented(after, chart, judgement, verdict))), {
+            "losses": chart.losses, "miou": judgement.scores, "scenes judged": judgement.scenes, "split judged": "val",
+            "verdict": verdict, "model": self.clip.name, "settings": after.settings.to_dict(),
         }  # fmt: skip
 
 
-class Chart:
-    """The losses of every task, and how fast the one at work is."""
+def recorded_as(subject: Subject) -> str:
+    """What a visitor's last run of a subject is called on the shelf."""
+    return f"{RUN} {subject.title}"
 
-    def __init__(self) -> None:
-        self.losses: dict[str, list[float]] = {}
-        self.steps: dict[str, int] = {}
-        self.last = None
-        self.since, self.first = time.monotonic(), 1
 
-    def add(self, step) -> None:
-        if self.last is None or self.last.task != step.task:
-            self.since, self.first = time.monotonic() - step.seconds, step.step
-        self.last = step
-        if step.losses:
-            self.losses.setdefault(step.task, []).append(step.loss)
-            self.steps[step.task] = step.steps
+def documented(after: Pipeline, chart: Chart, judgement: Judgement | None = None, verdict: list[str] | None = None) -> Pipeline:
+    """The same with its losses, and its judgement once there is one, beside what was learned, for its file."""
+    about = {**after.learned.about, LOSSES: chart.thinned(100)}
+    if judgement is not None:
+        about[JUDGED] = {"split": "val", "scenes": judgement.scenes, "miou": judgement.scores, "verdict": verdict}
+    return replace(after, learned=replace(after.learned, about=about, _made={}))
 
-    def speed(self) -> float:
-        """Steps a second of the task at work."""
-        return (self.last.step - self.first + 1) / max(time.monotonic() - self.since, 1e-3)
 
-    def plot(self) -> gr.LinePlot:
-        """The losses over their steps, up to a few hundred points each; the axis runs to the last step."""
-        rows = [
-            (step + 1, losses[step], lesson)
-            for lesson, losses in self.losses.items()
-            for step in sorted({*range(0, len(losses), max(1, len(losses) // 300)), len(losses) - 1})
-        ]
-        data = pandas.DataFrame(rows, columns=["step", "loss", "lesson"])
-        return gr.LinePlot(data, x_lim=[1, max(self.steps.values(), default=2)], visible=bool(rows))
+def score_table(judgement: Judgement, sentences: list[str]) -> str:
+    """The verdict first, then the mIoU of everybody who was asked."""
+    first, *others = map(html.escape, sentences)
+    rows = "".join(f"<tr><td>{html.escape(title)}</td><td>{100 * score:.1f}</td></tr>" for title, score in judgement.scores.items())
+    return (
+        f"<p><b>{first}</b></p><p>{' '.join(others)}</p>"
+        '<div class="kit-rows"><table><thead><tr><th scope="col">Asked with</th><th scope="col">mIoU %</th></tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>"
+    )
 
 
 def saved(after: Pipeline):
@@ -319,47 +388,6 @@ def progress(course: Course, chart: Chart) -> str:
     if step.step < step.steps:
         sentence += f" · about {duration((step.steps - step.step) / rate)} left of this part"
     return figures.told(sentence, done=step.step, of=step.steps + 1)
-
-
-def said(words: list[list[tuple[str, float]]], name: str, pipeline: Pipeline) -> str:
-    """The words nearest to each learned vector, in the vectors' order."""
-    if not words:
-        return ""
-    shared = list(pipeline.learned.tensors.values())[-1].ndim == 2
-    whose = "which all classes share" if shared else f"of {name}"
-    spans = []
-    for nearest in words:
-        told = ", ".join(f"{word} {distance:.2f}" for word, distance in nearest)
-        spans.append(f'<span title="{html.escape(told)}">{html.escape(nearest[0][0])}</span>')
-    sentence = f"The word nearest to each of the {len(words)} learned vectors, {whose}. Few mean much: they lie between the words."
-    return f'<p class="kit-fine">{html.escape(sentence)}</p><div class="kit-said">{"".join(spans)}</div>'
-
-
-def score_table(scores: dict[str, float], count: int) -> str:
-    rows = "".join(f"<tr><td>{html.escape(title)}</td><td>{100 * score:.1f}</td></tr>" for title, score in scores.items())
-    return (
-        f"<p>{html.escape(verdict(scores))}</p>"
-        '<div class="kit-rows"><table><thead><tr><th scope="col">Asked with</th><th scope="col">mIoU %</th></tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>"
-        f'<p class="kit-fine">Over {count} scenes of the val split: few, so a difference of some points may be chance.</p>'
-    )
-
-
-def verdict(scores: dict[str, float]) -> str:
-    """The last seeds against all that cost no learning, or less of it."""
-    *others, (last, learned) = scores.items()
-    told = []
-    for title, score in others:
-        points = 100 * (learned - score)
-        how = "level with" if abs(points) < 0.05 else f"{abs(points):.1f} points {'above' if points > 0 else 'below'}"
-        whose, _, seeds = title.partition(": ")
-        told.append(f"{how} {whose} ({seeds})")
-    whose, _, seeds = last.partition(": ")
-    return f"{whose.capitalize()} ({seeds}): {', '.join(told)}."
-
-
-def last_mask(view: View):
-    return figures.plain_mask(view, view.result.labels)
 
 
 def explained(subject: Subject) -> str:

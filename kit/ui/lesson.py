@@ -1,9 +1,12 @@
 """A lesson: what can be learned from drawn scenes here, an order for it that is checked, the way through it, and what it was worth."""
 
+import functools
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from kit import show
 from kit.data import DataSet, Entry, Sample, toy_samples
@@ -21,6 +24,9 @@ DRAWING = "drawing"  # what the steps are called in which scenes are drawn
 TOLD = {DRAWING: "Drawing scenes", "encoding": "CLIP looks at the scenes"}
 ALL = "all, one after the other"
 WORDS = 3  # nearest to each learned vector
+BY_HAND, BEFORE, LEARNED = "hand-crafted prompts", "prompts before learning", "learned prompts"  # who is judged
+RESAMPLINGS = 1000
+CLASSES = ("background", *VOC_CLASSES)
 
 
 @dataclass(frozen=True)
@@ -118,6 +124,45 @@ def checked_order(studio: Studio, subject, scenes, steps, rate, seed, judged) ->
     )
 
 
+@dataclass(frozen=True, eq=False)
+class Judgement:
+    """What the masks of scenes that were not learned from are worth.
+
+    tables: "who: stage" -> a confusion matrix a scene, int64 (scenes, C, C); before, after: which two learning lies between.
+    """
+
+    tables: Mapping[str, np.ndarray]
+    before: str
+    after: str
+
+    @property
+    def scenes(self) -> int:
+        return len(self.tables[self.after])
+
+    @functools.cached_property
+    def scores(self) -> dict[str, float]:
+        """The mIoU of each over all scenes, 0..1."""
+        return {title: float(mean_iou(tables.sum(0))) for title, tables in self.tables.items()}
+
+    def points(self, title: str) -> float:
+        """The mIoU in percent as it is told, with one decimal."""
+        return round(100 * self.scores[title], 1)
+
+    def gain(self, title: str) -> tuple[float, float, float]:
+        """The points by which `after` is above this one, and between which they lie in 95 % of resamplings of the scenes."""
+        many = np.random.default_rng(0).multinomial(self.scenes, np.full(self.scenes, 1 / self.scenes), RESAMPLINGS)  # (R, scenes)
+        after, other = (mean_iou(np.tensordot(many, self.tables[name], 1)) for name in (self.after, title))
+        low, high = np.quantile(100 * (after - other), (0.025, 0.975))
+        return self.points(self.after) - self.points(title), float(low), float(high)
+
+
+def mean_iou(tables: np.ndarray) -> np.ndarray:
+    """The mean over the classes that the truth shows, as `score.Confusion` has it.   (..., C, C), truth in rows -> (...), 0..1."""
+    hits, shown, claimed = np.diagonal(tables, axis1=-2, axis2=-1), tables.sum(-1), tables.sum(-2)
+    there = shown > 0
+    return np.where(there, hits / np.maximum(shown + claimed - hits, 1), 0).sum(-1) / there.sum(-1)
+
+
 class Course:
     """An order on its way: a step further with each of `steps`, the model locked only while it is asked; it may be left at any time."""
 
@@ -170,8 +215,7 @@ class Course:
             return None
         with self.studio.lock:
             pipeline = self.fit.so_far()
-        made = {name: self.made[name] for name in self.subject.lessons if name in self.made}
-        learned = replace(pipeline.learned, about={**pipeline.learned.about, "steps made": made}, _made={})
+        learned = replace(pipeline.learned, about={**pipeline.learned.about, "steps made": self.made_of_lessons}, _made={})
         return replace(pipeline, learned=learned)
 
     def words(self, pipeline: Pipeline, name: str) -> list[list[tuple[str, float]]]:
@@ -180,11 +224,19 @@ class Course:
         vectors = pipeline.method.lessons[last].vectors
         return [] if vectors is None else nearest_words(self.studio.clip, vectors(pipeline, name), count=WORDS)
 
-    def judged(self, after: Pipeline) -> Iterator[tuple[int, dict[str, float]]]:
-        """mIoU in 0..1 over the first scenes of the val split, one more with each step: hand-crafted prompts, before, after."""
-        pipelines = {"hand-crafted prompts": after.changed(learned=None), "prompts before learning": self.before, "learned prompts": after}
-        scores: dict[str, Confusion] = {}
-        for done, sample in enumerate(toy_samples("val", self.order.judged, size=self.side), start=1):
+    @property
+    def made_of_lessons(self) -> dict[str, int]:
+        """Steps made of each lesson that was begun."""
+        return {name: self.made[name] for name in self.subject.lessons if name in self.made}
+
+    def made_told(self) -> str:
+        return " and ".join(f"{made} steps of {self.title(name)}" for name, made in self.made_of_lessons.items())
+
+    def judged(self, after: Pipeline) -> Iterator[Judgement]:
+        """By the first scenes of the val split, one more with each step: hand-crafted prompts, before, after."""
+        pipelines = {BY_HAND: after.changed(learned=None), BEFORE: self.before, LEARNED: after}
+        tables: dict[str, list[np.ndarray]] = {}
+        for sample in toy_samples("val", self.order.judged, size=self.side):
             kept = Kept()
             with self.studio.lock:
                 tokens = after.encode(sample.image)
@@ -194,9 +246,42 @@ class Course:
                 with self.studio.lock:
                     *_, result = pipeline.steps(sample, tokens=tokens, kept=kept)
                 for stage in result.votes or [list(result.stages)[-1]]:
-                    score = scores.setdefault(f"{title}: {stage}", Confusion(("background", *VOC_CLASSES)))
-                    score.add(sample.truth, show.in_voc_colours(result.labels_of(stage), sample.names))
-            yield done, {title: score.miou() for title, score in scores.items()}
+                    table = Confusion(CLASSES)
+                    table.add(sample.truth, show.in_voc_colours(result.labels_of(stage), sample.names))
+                    tables.setdefault(f"{title}: {stage}", []).append(table.matrix.numpy())
+            yield Judgement({title: np.stack(own) for title, own in tables.items()}, self._title_before(list(tables)), list(tables)[-1])
+
+    def _title_before(self, titles: list[str]) -> str:
+        """Which of these is the answer that learning began with."""
+        whose = LEARNED if self.subject.needs else BY_HAND if self.before.learned is None else BEFORE
+        return [title for title in titles if title in {f"{whose}: {stage}" for stage in self.before.titles}][-1]
+
+    def verdict(self, judgement: Judgement) -> list[str]:
+        """What learning brought here and what it did not, in sentences."""
+        before, after = judgement.points(judgement.before), judgement.points(judgement.after)
+        gain, low, high = judgement.gain(judgement.before)
+        told = (
+            f"After {self.made_told()} on {self.order.scenes} drawn scenes, the masks of {judgement.scenes} other scenes "
+            f"{f'went from {before:.1f} to' if before != after else 'stayed at'} {after:.1f} % mIoU: "
+        )
+        if low > 0 and gain > 0:
+            told += f"learning brought {gain:.1f} points here."
+        elif high < 0 and gain < 0:
+            told += f"learning made them {-gain:.1f} points worse here."
+        else:
+            told += f"{gain:+.1f} points, which may be chance."
+        sentences = [told, f"In 95 of 100 resamplings of these scenes the difference lies between {low:+.1f} and {high:+.1f} points."]
+        by_hand = [title for title in judgement.scores if title.startswith(BY_HAND)][-1]
+        if by_hand != judgement.before:
+            gain, low, high = judgement.gain(by_hand)
+            how = f"{abs(gain):.1f} points {'less' if gain > 0 else 'more'}" if gain else "as much"
+            chance = ", which may be chance" if gain and low <= 0 <= high else ""
+            sentences.append(f"Hand-crafted prompts, which nobody has to learn, reach {judgement.points(by_hand):.1f} %: {how}{chance}.")
+        clip = self.studio.clip
+        if clip.is_untrained:
+            return [*sentences, "The weights are untrained: these numbers mean nothing."]
+        world = "the drawn world and the tiny model" if clip.is_tiny else "and the drawn world"
+        return [*sentences, f"One seed{',' if clip.is_tiny else ''} {world}: this says nothing of photographs."]
 
 
 class _Drawn:

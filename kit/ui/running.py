@@ -18,6 +18,8 @@ class Run:
     order: Any
     ticket: threading.Lock = field(default_factory=threading.Lock)  # taken by whoever does the work, once and for all
     stopped: threading.Event = field(default_factory=threading.Event)
+    paused: threading.Event = field(default_factory=threading.Event)  # until it is cleared
+    skipped: threading.Event = field(default_factory=threading.Event)  # what comes after the work itself
     over: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -37,24 +39,38 @@ class Desk:
 
     def check_free(self, visitor: str) -> None:
         """Raises Refused while the visitor's last order is worked on."""
-        before = self.studio.shelf.get(visitor, self.name)
+        before = self.run_of(visitor)
         if before is not None and before.is_going:
             raise Refused(self.busy)
 
     def take(self, visitor: str, order: Any) -> None:
         self.studio.shelf.put(visitor, self.name, Run(order), 1)
 
+    def run_of(self, visitor: str) -> Run | None:
+        return self.studio.shelf.get(visitor, self.name)
+
     def stop(self, visitor: str) -> None:
-        run = self.studio.shelf.get(visitor, self.name)
-        if run is not None:
+        if (run := self.run_of(visitor)) is not None:
             run.stopped.set()
 
+    def skip(self, visitor: str) -> None:
+        if (run := self.run_of(visitor)) is not None:
+            run.skipped.set()
+
+    def pause(self, visitor: str) -> bool:
+        """Hold the work, or let it go on -> whether it is held now."""
+        run = self.run_of(visitor)
+        if run is None or not run.is_going:
+            return False
+        (run.paused.clear if run.paused.is_set() else run.paused.set)()
+        return run.paused.is_set()
+
     def has_left(self, visitor: str, run: Run) -> bool:
-        return self.studio.shelf.get(visitor, self.name) is not run
+        return self.run_of(visitor) is not run
 
     def work(self, visitor: str, steps: Callable[[Run], Iterator]) -> Iterator:
         """What the page shows while the order is worked on, once; our own errors are told before they are raised."""
-        run = self.studio.shelf.get(visitor, self.name)
+        run = self.run_of(visitor)
         if run is None:
             raise Refused("your order is no longer on the server: press Start again")
         if not run.ticket.acquire(blocking=False):
