@@ -253,6 +253,12 @@ def test_the_strip_changes_with_the_knobs_and_the_refiner_follows(visitor):
     assert "refining" not in figures.strip(view)
 
 
+def test_two_events_that_ask_the_same_are_answered_once(visitor):
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        answers = [ask.result() for ask in [pool.submit(visitor.move, power=3), pool.submit(visitor.move, power=3)]]
+    assert sorted(isinstance(strip, str) for strip, *_ in answers) == [False, True]
+
+
 def test_looks_and_confidence_keep_the_refined_result(visitor):
     visitor.move()
     result = visitor.finish().result

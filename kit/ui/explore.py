@@ -387,6 +387,10 @@ class Explore:
         return [*panes, gr.Dropdown(**self._voted(method)), gr.Tab(visible=bool(self._votes(method)))]
 
     def redraw(self, request: gr.Request, key: str, hidden: dict, method: str, *values) -> list:
+        with self.studio.turn(request.session_hash):
+            return self._redrawn(request, key, hidden, method, *values)
+
+    def _redrawn(self, request: gr.Request, key: str, hidden: dict, method: str, *values) -> list:
         """Everything but what another process could do, from tokens and stages that are already here.
 
         No generator: Gradio would send the last answer twice.

@@ -188,7 +188,7 @@ class Studio:
         self.clip, self.methods = clip, dict(METHODS if methods is None else methods)
         self.learned, self.changes = dict(learned or {}), dict(changes or {})
         self.shelf, self.scenes = shelf or Shelf(), scenes or Shelf(SCENES_BYTES)
-        self.lock, self._scenes_lock = threading.Lock(), threading.Lock()
+        self.lock, self._scenes_lock, self._turns_lock = threading.Lock(), threading.Lock(), threading.Lock()
         self.default = next(iter(self.methods))
         self.vocabulary = VOC_CLASSES if clip.is_tiny else tuple(dict.fromkeys(VOC_CLASSES + COCO_CLASSES))
         self.prompt_words = {} if clip.is_tiny else dict(COCO_PROMPTS)
@@ -320,6 +320,13 @@ class Studio:
             if step is None:
                 return
             yield step
+
+    def turn(self, visitor: str) -> threading.Lock:
+        """Held while a visitor's answer is made, so that two events that ask the same make it once."""
+        with self._turns_lock:
+            turn = self.shelf.get(visitor, "turn") or threading.Lock()
+            self.shelf.put(visitor, "turn", turn, 100)
+            return turn
 
     def view(self, visitor: str) -> View:
         view = self.shelf.get(visitor, "view")
