@@ -32,7 +32,7 @@ from kit.prompt import PromptError
 from kit.propose import Proposals
 from kit.settings import Group, Settings, SettingsError, name_of
 from kit.vote import Vote, painted_scores
-from kit.words import COCO_CLASSES, VOC_CLASSES
+from kit.words import COCO_CLASSES, VOC_CLASSES, near_miss
 
 MAX_CLASSES = 100  # of one picture
 SHOWS = ("", "maps", "votes", "words", "masks")  # what a door draws of a stage's output
@@ -645,7 +645,8 @@ class Driver:
         proposals = [self.outputs[stage.name] for stage in self.ran if stage.shows == "masks"]
         words = [self.outputs[stage.name] for stage in self.ran if stage.shows == "words" and stage.name in self.outputs]
         stages = {name: self._maps_of(stage) for name, stage in shown.items()}
-        notes = tuple(note for notes in self.notes.values() for note in notes)
+        asked = tuple(filter(None, map(near_miss, self.scene.names)))
+        notes = asked + tuple(note for notes in self.notes.values() for note in notes)
         return Result(
             names=self.scene.names, stages=stages, planes=self.outputs["scores"], size=tuple(size), pipeline=pipeline,
             seconds=dict(self.seconds), notes=notes, votes=votes,

@@ -1,5 +1,6 @@
 """The words of the kit: class names, the words CLIP-ES puts in their place, backgrounds, templates and synonyms; how names are spelled."""
 
+import difflib
 import re
 from collections.abc import Sequence
 
@@ -203,3 +204,17 @@ def class_name(text: str, classes: Sequence[str] = ()) -> str:
 
 def _folded(text: str) -> str:
     return re.sub(r"[\s_-]+", "", text.casefold())
+
+
+def near_miss(name: str) -> str:
+    """What to ask of a class that is no data set's and written almost like one of them; "" for any other.
+
+    >>> near_miss("boad"), near_miss("unicorn")
+    ("'boad' is no class of VOC or COCO: did you mean boat?", '')
+    """
+    known = (*VOC_CLASSES, *COCO_CLASSES)
+    if name in known or any(name in words for words in SYNONYMS.values()):
+        return ""
+    alike = difflib.get_close_matches(_folded(name), [_folded(other) for other in known if other[0] == name[:1].lower()], 1, cutoff=0.75)
+    meant = next((other for other in known if _folded(other) in alike), "")
+    return f"{name!r} is no class of VOC or COCO: did you mean {meant}?" if meant else ""

@@ -89,6 +89,7 @@ def test_segment_gives_a_palette_mask_of_the_pictures_size_with_voc_numbers(clie
     assert set(np.unique(labels)) <= {0, 4, 255} and (labels == 4).any()
     assert Image.open(overlay).size == (128, 96)
     assert report["labels"] == {"boat": 4} and 0 <= report["scores"]["boat"] <= 1 and report["settings"]["refiner"] == "crf"
+    assert report["seconds"]["encode"] > 0 and {"cam", "affinity", "refined"} < set(report["seconds"])
 
 
 def test_settings_that_come_back_as_json_give_the_same_mask_bit_for_bit(client, picture):
@@ -101,7 +102,18 @@ def test_settings_that_come_back_as_json_give_the_same_mask_bit_for_bit(client, 
 def test_unknown_words_are_named(client, picture):
     _, _, report = segment(client, picture, ["giraffe"])
     assert any("'giraffe' is unknown" in note for note in report["notes"])
-    assert report["labels"] == {"giraffe": 21}
+    assert report["labels"] == {"giraffe": 21} and not any("did you mean" in note for note in report["notes"])
+
+
+def test_a_near_miss_is_asked_about(client, picture):
+    _, _, report = segment(client, picture, ["boad"])
+    assert "'boad' is no class of VOC or COCO: did you mean boat?" in report["notes"]
+
+
+def test_results_have_names(client):
+    described = client.view_api(return_format="dict")["named_endpoints"]
+    assert [result["label"] for result in described["/segment"]["returns"]] == ["mask", "overlay", "report"]
+    assert [result["label"] for result in described["/draw_scene"]["returns"]] == ["picture", "truth", "report"]
 
 
 def test_a_class_with_a_capital_is_no_other_class(client, picture):
@@ -168,9 +180,28 @@ def test_sliders_are_checked_again_on_the_server(visitor, value):
 
 
 @pytest.mark.parametrize("seed", [-1, 0.5, math.nan, 1e300, None])
-def test_seeds_are_whole_numbers(seed):
-    with pytest.raises(Refused, match="seed"):
-        ask.scene(["boat"], "sea", seed)
+def test_seeds_are_whole_numbers(seed, server):
+    for door in (lambda: ask.scene(["boat"], "sea", seed), lambda: server.page.open_drawing(None, ["boat"], "sea", seed)):
+        with pytest.raises(Refused, match="seed"):
+            door()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"words": ["sheep lamb"]}, "'boat = ship'"),
+        ({"layers": []}, "at least one block"),
+        ({"box_threshold": None}, "Box threshold is empty"),
+    ],
+)
+def test_what_cannot_be_asked_leaves_the_controls_as_they_are_drawn(visitor, change, says):
+    visitor.move(box_threshold=0.35, words=["sheep = lamb"])
+    with pytest.raises(Refused, match=says):
+        visitor.move(**change)
+    _, *updates = visitor.page.back(visitor, visitor.method)
+    drawn = dict(zip(visitor.page.controls, updates, strict=True))
+    assert drawn[visitor.method, "box_threshold"] == 0.35 and drawn[visitor.method, "layers"] == [0, 1, 2]
+    assert drawn["words"].value == ["sheep = lamb"]
 
 
 def test_a_scene_that_cannot_be_drawn_is_refused(client):

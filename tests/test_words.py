@@ -69,3 +69,9 @@ def test_a_class_is_spelled_as_its_data_set_does():
     mine = ("Boat", "hot dog", "hotdog")
     assert [words.class_name(text, mine) for text in ("boat", "Hot Dog", "hotdog", "cat")] == ["Boat", "Hot Dog", "hotdog", "cat"]
     assert all(words.class_name(name) == name for name in (*words.VOC_CLASSES, *words.COCO_CLASSES))
+
+
+def test_near_misses_are_asked_about_and_words_of_ones_own_are_not():
+    asked = {"boad": "boat", "Hors": "horse", "pottedplants": "pottedplant", "girafe": "giraffe"}
+    assert {name: words.near_miss(name).rsplit(" ", 1)[-1].rstrip("?") for name in asked} == asked
+    assert not any(map(words.near_miss, ("unicorn", "ship", "", *words.VOC_CLASSES, *words.COCO_CLASSES)))

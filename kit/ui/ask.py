@@ -78,14 +78,19 @@ def whole_number(value, what: str, low: int, high: int) -> int:
     return int(value)
 
 
-def pictured(
+def asked(
     studio: Studio, image: str, classes: Sequence[str], settings: Mapping | None, method: str = "", visitor: str = ""
-) -> tuple[Pipeline, Sample, Tokens]:
-    """A program's request for a picture: the method (without: the first) as it was set, the sample, and what CLIP saw in it."""
+) -> tuple[Pipeline, Sample]:
+    """A program's request for a picture: the method (without: the first) as it was set, and the sample."""
     if not image:
         raise Refused("expected a picture, got none")
     pipeline = studio.pipeline(visitor, method or studio.default, settings)
-    sample = Sample(photo(image, MAX_PIXELS), asked_classes(classes or []))
+    return pipeline, Sample(photo(image, MAX_PIXELS), asked_classes(classes or []))
+
+
+def pictured(studio: Studio, *request) -> tuple[Pipeline, Sample, Tokens]:
+    """The same, with what CLIP saw in the picture."""
+    pipeline, sample = asked(studio, *request)
     with studio.lock:
         return pipeline, sample, pipeline.encode(sample.image)
 

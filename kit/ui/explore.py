@@ -603,12 +603,12 @@ class Explore:
     def api_segment(self, image: str, classes: list[str], settings: dict | None, method: str):
         """Segment a picture: the classes that it shows, any of the method's settings ({} for those it starts with), and the method's name.
 
-        -> mask (palette PNG, 255 = unsure), overlay (PNG), report (JSON: scores, notes, settings, the number of each class, and who made
-        the masks that voted, where there are any).
+        -> mask (palette PNG, 255 = unsure), overlay (PNG), report (JSON: scores, notes, settings, the number of each class, the seconds of
+        every stage and of the encoder, and who made the masks that voted, where there are any).
         """
-        pipeline, sample, tokens = ask.pictured(self.studio, image, classes, settings, method)
-        *_, result = pipeline.steps(sample, tokens=tokens, lock=self.studio.lock)
-        view = View(sample, pipeline, tokens, result, Look(), done=True)
+        pipeline, sample = ask.asked(self.studio, image, classes, settings, method)
+        *_, result = pipeline.steps(sample, lock=self.studio.lock)
+        view = View(sample, pipeline, None, result, Look(), done=True)
         mask, overlay = write_pictures(view, results_folder())
         report = {"scores": result.scores, "prompts": result.prompts, "labels": label_numbers(sample.names)}
         report |= {"uncertain": float(figures.unsure(view).mean()), "notes": [*result.notes, *figures.unknown_notes(view)]}

@@ -156,7 +156,7 @@ class View:
 
     sample: Sample
     pipeline: Pipeline
-    tokens: Tokens
+    tokens: Tokens | None  # None for a program's, which nobody looks closer at
     result: Result
     look: Look
     done: bool
