@@ -267,7 +267,7 @@ class Result:
     once background has a plane, (1 + C, H, W), at working size; planes (1 + C, H, W): the last stage with background; size: (H, W) of the
     picture; settings: a value; about: plain values that say what produced it; seconds: stage -> time; notes: what a reader should know;
     votes: stage -> what the masks decided there, and proposals: these masks (where a method has any); words: what the classes were asked
-    with.
+    with; follows: stage -> the shown stage that it goes on from, "" for one that begins anew.
     """
 
     names: tuple[str, ...]
@@ -280,6 +280,7 @@ class Result:
     votes: dict[str, Vote] = field(default_factory=dict)
     proposals: Proposals | None = None
     words: Words | None = None
+    follows: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for stage, maps in self.stages.items():
@@ -651,7 +652,22 @@ class Driver:
             names=self.scene.names, stages=stages, planes=self.outputs["scores"], size=tuple(size), pipeline=pipeline,
             seconds=dict(self.seconds), notes=notes, votes=votes,
             proposals=proposals[-1] if proposals else None, words=words[-1] if words else None,
+            follows={name: self._followed(name, tuple(shown)) for name in shown},
         )  # fmt: skip
+
+    def _followed(self, name: str, shown: Sequence[str]) -> str:
+        """The last shown stage before this one that was made of something it was made of too; "" where there is none."""
+        origins = self._origins(name)
+        return next((stage for stage in reversed(shown[: shown.index(name)]) if origins & self._origins(stage)), "")
+
+    def _origins(self, name: str) -> set[str]:
+        """A stage and all whose outputs it has read, through others too."""
+        waiting, seen = [name], {name}
+        while waiting:
+            read = {path[1] for path in self._reads.get(waiting.pop(), {}) if path[0] == "done"} - {"scores"}
+            waiting += read - seen
+            seen |= read
+        return seen
 
     def agrees_with(self, read: Mapping[tuple[str, ...], Any]) -> bool:
         """Whether all that was read then is the same now."""

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from kit import cam, mask, refine
-from kit.data import Sample
+from kit.data import Sample, toy_samples
 from kit.learned import Learned, LearnedError
 from kit.method import (
     MAX_CLASSES,
@@ -444,3 +444,13 @@ def test_a_scene_makes_the_last_pass_once(clip, boat, tokens):
     assert scene.last is scene.last
     kept, pipeline = Kept(), ClipEs(clip)
     assert pipeline.scene(boat, tokens, kept).last is pipeline.scene(boat, tokens, kept).last
+
+
+def test_a_stage_follows_what_it_has_read(clip):
+    """Through stages that are not shown too; a second chain begins anew."""
+    sample = next(toy_samples("val", 1, size=96, start=2))
+    assert ClipEs(clip).segment(sample).follows == {"cam": "", "affinity": "cam", "refined": "affinity"}
+    assert ClipEs(clip, affinity=False).segment(sample).follows == {"cam": "", "refined": "cam"}
+    follows = FmaWsss(clip, proposals="superpixels").segment(sample).follows
+    chains = [name for name, before in follows.items() if not before]
+    assert len(chains) == 2 and len(follows) == 6 and follows[chains[1]] == ""

@@ -45,11 +45,11 @@ def test_a_tally_counts_what_is_found_and_what_lies_elsewhere(sample):
 @pytest.mark.parametrize(
     ("before", "now", "says"),
     [
-        ((4,), (3, 4, 5), "fills and leaks: finds 40 % of the boat (+20), 33 % of the mask lies elsewhere, most on the lake"),
-        ((3, 4, 5, 6), (3, 4, 5), "trims: finds 40 % of the boat (+0), 33 % of the mask lies elsewhere, most on the lake"),
-        ((3, 4, 5), (2, 3, 4), "fills and trims: finds 60 % of the boat (+20), 0 % of the mask lies elsewhere"),
-        ((3, 4), (4, 8), "loses and leaks: finds 20 % of the boat (-20), 50 % of the mask lies elsewhere, most on the grass"),
-        ((3, 4), (3, 4), "changes little: finds 40 % of the boat (+0), 0 % of the mask lies elsewhere"),
+        ((4,), (3, 4, 5), "fills and leaks: finds 40 % of the boat (+20), spills 33 %, most on the lake"),
+        ((3, 4, 5, 6), (3, 4, 5), "trims: finds 40 % of the boat (+0), spills 33 %, most on the lake"),
+        ((3, 4, 5), (2, 3, 4), "fills and trims: finds 60 % of the boat (+20), spills 0 %"),
+        ((3, 4), (4, 8), "loses and leaks: finds 20 % of the boat (-20), spills 50 %, most on the grass"),
+        ((3, 4), (3, 4), "changes little: finds 40 % of the boat (+0), spills 0 %"),
         ((3,), (), "finds nothing of the boat"),
     ],
 )

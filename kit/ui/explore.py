@@ -48,7 +48,7 @@ COUNTERFACTUALS = (
     ("A cow on the sea", ("cow",), "sea", 3),
     ("A sofa in the forest", ("sofa",), "forest", 1),
 )
-NEAREST = 6  # words shown for a patch
+NEAREST, TOLD = 6, 5  # words shown for a patch, and of learned vectors
 LAST_SCENE = 99_999  # of the val split
 THUMBNAIL_SIDE = 120
 STRIP = Path(__file__).parent / "assets" / "strip.js"
@@ -414,7 +414,7 @@ class Explore:
             tokens, seconds = self.studio.tokens(visitor, key, pipeline, sample.image)
             kept, masks = self.studio.kept(visitor, key), [stage for stage in pipeline.stages if stage.shows == "masks"]
             if masks and not kept.has(masks[0]):
-                gr.Info("This picture's masks are made, once; a SAM may take minutes for them without a GPU.")
+                gr.Info("This picture's masks are made, once; a SAM may take minutes for them without a GPU.", duration=5)
             named = {"tokens": tokens, "kept": kept, "lock": self.studio.lock}
             found = list(pipeline.steps(sample, **named, worker=False)) or list(pipeline.steps(sample, **named))
             result = replace(found[-1], seconds={**found[-1].seconds, "encode": seconds})
@@ -443,8 +443,9 @@ class Explore:
         if not found:
             return "<span>learned prompts:</span>"
         near = pipeline.learned.once(("nearest", name), lambda: nearest_words(self.clip, found[0].vectors(pipeline, name), count=1))
-        said = html.escape(" · ".join(dict.fromkeys(row[0][0] for row in near)))
-        return f'<span title="the word nearest to each vector: {said}">[{len(near)} learned vectors, nearest to {said}]</span>'
+        said = [html.escape(word) for word in dict.fromkeys(row[0][0] for row in near)]
+        title = f"the word nearest to each vector: {' · '.join(said)}"
+        return f'<span title="{title}">[{len(near)} learned vectors, nearest to {" · ".join(said[:TOLD])} …]</span>'
 
     def _differs(self, view: View) -> str:
         """What differs from the preset, each with a way back."""

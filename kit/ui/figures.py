@@ -28,8 +28,8 @@ PHOTO_NOTE = (
 READ_SIDE = 128  # pixels of a map that is read under the pointer
 ABOUT_MASK = (
     "Every pixel takes the class with the highest score, or background; hatched pixels are less sure than the confidence asks for, and "
-    "training on the mask leaves them out. IoU: the pixels that mask and truth share, divided by those that either has; the mean over "
-    "background and this scene's classes."
+    "training on the mask leaves them out. A stage finds a share of the object and spills a share of its own mask on other things. IoU: "
+    "the pixels that mask and truth share, divided by those that either has; the mean over background and this scene's classes."
 )
 PICTURE, MASK, TRUTH = "Picture", "Pseudo mask", "Truth"  # what a view shows beside its method's stages
 STAND_IN = "superpixels, the offline stand-in for SAM"
@@ -129,13 +129,14 @@ def strip(view: View, address: str = "") -> str:
     def figure(key: str, caption: str, title: str = "", **named) -> str:
         return framed(packed(view, key, drawn[key]), html.escape(title or key), caption, stage=key, **named)
 
-    parts, before, iou = [figure(PICTURE, f"{width} × {height} pixels")], None, ""
+    parts, tallies, iou = [figure(PICTURE, f"{width} × {height} pixels")], {}, ""
     for stage, title in view.pipeline.titles.items():
         if stage not in view.result.stages:
             parts.append(placeholder(html.escape(title), "refining…"))
             continue
         labels = voc_labels(view, stage)
-        now, iou = story.tally(view.sample, labels, name), iou_text(scene_iou(view, labels))
+        now = tallies[stage] = story.tally(view.sample, labels, name)
+        iou, before = iou_text(scene_iou(view, labels)), tallies.get(view.result.follows.get(stage, ""))
         votes = stage in view.result.votes
         parts.append(figure(
             stage, iou, title, alt=html.escape(title if votes else f"{title}: heat of {name}"),
@@ -143,7 +144,6 @@ def strip(view: View, address: str = "") -> str:
             told=html.escape(story.told(name, now, before, known=known)), read=None if votes else heat_levels(view, stage, name),
             labels=labels if votes else None,
         ))  # fmt: skip
-        before = now
     state = f"{100 * unsure(view).mean():.0f}&nbsp;% unsure" if view.done else "refining…"
     labels = np.where(unsure(view), mask.IGNORE, voc_labels(view, MASK)) if view.done else voc_labels(view, MASK)
     parts.append(figure(MASK, " · ".join(filter(None, (iou, state))), busy=not view.done, about=ABOUT_MASK, labels=labels))

@@ -58,6 +58,7 @@ THEME = gr.themes.Soft(
 CSS = """
 /* clip: with hidden, the panel would not stick */
 .gradio-container { max-width: min(1480px, 100vw) !important; margin: 0 auto; overflow: clip !important; }
+.dark { --color-accent: var(--primary-400); }
 .kit-head { display: flex; flex-wrap: wrap; gap: 4px 14px; align-items: baseline; }
 .gradio-container main { padding-top: 0 !important; }
 .kit-head h1 { font-size: 1.35rem; font-weight: 650; margin: 0; }
@@ -92,8 +93,8 @@ CSS = """
 .kit-words li { grid-template-columns: minmax(7em, 12em) minmax(60px, 1fr) 4.5em minmax(0, 13em) !important; padding: 1px 0; }
 .kit-mark { color: var(--body-text-color-subdued); font-size: .8rem; }
 .kit-many { grid-template-columns: repeat(5, minmax(0, 1fr)); }
-.kit-many img, .kit-many .kit-empty { height: auto; }
-.kit-many .kit-empty { aspect-ratio: 1; }
+.kit-many img, .kit-many .kit-empty { height: min(190px, 14.5vh); }
+.kit-many :is(figcaption, .kit-story) { font-size: .78rem; }
 .kit-regions { margin: 0; max-width: 620px; }
 .kit-regions svg { width: 100%; height: auto; max-height: 74vh; color: var(--body-text-color); }
 .kit-regions path {

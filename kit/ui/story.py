@@ -53,7 +53,7 @@ def tally(sample: Sample, labels: np.ndarray, name: str) -> Tally:
 
 
 def told(name: str, now: Tally, before: Tally | None = None, *, known: bool = True) -> str:
-    """A stage in one sentence, beside the stage before it: "fills and leaks: finds 89 % of the boat (+40), 28 % of ..."."""
+    """A stage in one sentence, beside the one it builds on: "fills and leaks: finds 89 % of the boat (+40), spills 28 % ..."."""
     if not known:
         change = "" if before is None else f" ({100 * (now.covered - before.covered):+.0f})"
         return f"covers {percent(now.covered)} of the picture{change}"
@@ -64,7 +64,7 @@ def told(name: str, now: Tally, before: Tally | None = None, *, known: bool = Tr
     if now.found is None:
         return f"{verb}finds a {name} where none is{most}"
     change = "" if before is None or before.found is None else f" ({100 * (now.found - before.found):+.0f})"
-    return f"{verb}finds {percent(now.found)} of the {name}{change}, {percent(now.elsewhere)} of the mask lies elsewhere{most}"
+    return f"{verb}finds {percent(now.found)} of the {name}{change}, spills {percent(now.elsewhere)}{most}"
 
 
 def changed(now: Tally, before: Tally) -> str:
