@@ -657,8 +657,9 @@ class Driver:
 
     def _followed(self, name: str, shown: Sequence[str]) -> str:
         """The last shown stage before this one that was made of something it was made of too; "" where there is none."""
-        origins = self._origins(name)
-        return next((stage for stage in reversed(shown[: shown.index(name)]) if origins & self._origins(stage)), "")
+        earlier, origins = shown[: shown.index(name)], self._origins(name)
+        goes_on = [stage for stage in earlier if origins & self._origins(stage) or ("done", "scores") in self._reads.get(name, {})]
+        return goes_on[-1] if goes_on else ""
 
     def _origins(self, name: str) -> set[str]:
         """A stage and all whose outputs it has read, through others too."""
@@ -680,6 +681,7 @@ class Driver:
         entry = self.kept.find(stage, self) if self.kept is not None else None
         if entry is None:
             read: dict = dict(when)
+            self._reads[stage.name] = read  # for those who look at what there is by now
             scene, done = _Heard(self.scene, (), read), _HeardOutputs(self.outputs, read)
             for output in self._timed(stage, scene, done):
                 self.outputs[stage.name] = output
