@@ -29,7 +29,7 @@ from kit.ui import ask, figures
 from kit.ui.bundle import Picture, Upload
 from kit.ui.explore import Explore
 from kit.ui.job import SAME, listed_names
-from kit.ui.prompts import KNOWN, MANY, THIS
+from kit.ui.prompts import KNOWN, MANY, NOTHING, THIS
 from kit.ui.session import BY_HAND, HERE, PROMPTS_FROM, Refused, Shelf, Studio, View
 from kit.words import VOC_CLASSES
 
@@ -468,7 +468,8 @@ def measured(server, visitor, over=THIS, scenes=10, own=""):
 def test_the_open_picture_is_measured_without_the_encoder(server, visitor):
     visitor.move(refiner="none")
     page, calls = server.pages["Prompts"], server.clip.calls
-    *_, (told, rows, said, plot) = measured(server, visitor, own="a portrait of some {}.")
+    *_, (told, rows, said, plot, pair) = measured(server, visitor, own="a portrait of some {}.")
+    assert pair.count("<img") == 2 and all(f"“{rows[end][0]}” · IoU {rows[end][3]:.1f} %" in pair for end in (0, -1))
     assert len(rows) >= 30 and {"a portrait of some {}.", "a clean origami {}."} <= {row[0] for row in rows}
     assert [row[3] for row in rows] == sorted((row[3] for row in rows), reverse=True) and all(row[1] is not None for row in rows)
     assert (
@@ -490,15 +491,44 @@ def test_the_open_picture_is_measured_without_the_encoder(server, visitor):
 
 def test_one_class_has_no_sharpness_and_a_photo_no_iou(server, visitor):
     visitor.move(refiner="none", classes=["sheep"])
-    _, rows, said, plot = next(measured(server, visitor))
+    _, rows, said, plot, _ = next(measured(server, visitor))
     assert rows and all(row[1] is None and row[3] is not None for row in rows) and "two or more" in said and not plot.visible
     photo = Sample(np.zeros((64, 64, 3), np.uint8), ("cow", "sheep"))
     visitor.key = server.page.studio.keep(visitor.session_hash, photo)
     visitor.move(classes=["cow", "sheep"], shown="cow")
-    _, rows, said, _ = next(measured(server, visitor))
+    *_, (_, rows, said, _, pair) = measured(server, visitor)
     assert rows and all(row[3] is None for row in rows) and "Nobody knows the truth" in said
+    assert f"“{rows[0][0]}” · score {rows[0][2]:.1f} %: nobody knows the truth" in pair and rows[0][2] >= rows[-1][2]
     *_, (_, _, rows) = server.pages["Prompts"].leave_out(visitor)
     assert all(row[2] is None for row in rows)
+
+
+def test_the_open_picture_is_measured_once_when_the_page_is_opened(server, visitor, monkeypatch):
+    monkeypatch.setattr("kit.ui.prompts.PAUSE", 0)
+    page = server.pages["Prompts"]
+
+    def arrive():
+        about, *_ = page.arrive(visitor, visitor.key, "")
+        return page.measure_unasked(visitor, about)
+
+    visitor.move(refiner="none")
+    *_, (told, rows, *_) = arrive()
+    assert len(rows) >= 30 and "templates over the picture with horse, sheep." in told
+    assert list(arrive()) == [NOTHING]  # the same question
+    visitor.move(power=1)
+    first = arrive()
+    next(first)
+    visitor.move(power=3)
+    second = arrive()
+    next(second)
+    assert list(first) == [NOTHING]  # another question has come: its answer is not disturbed
+    own = measured(server, visitor, MANY)
+    next(own)
+    visitor.move(power=4)
+    assert list(arrive()) == [NOTHING]  # what the visitor has started goes on
+    page.stop(visitor)
+    *_, (told, *_) = own
+    assert "Stopped" in told and len(list(arrive())) > 1
 
 
 def test_stop_keeps_the_rows_and_other_visitors_go_on(server, visitor, monkeypatch):

@@ -230,8 +230,8 @@ def unknown_notes(view: View) -> list[str]:
     return [f"'{word}' is unknown to the tiny model" for word in strange]
 
 
-def iou_text(iou: float | None) -> str:
-    return "" if iou is None else f"IoU {100 * iou:.0f}&nbsp;%"
+def iou_text(iou: float | None, digits: int = 0) -> str:
+    return "" if iou is None else f"IoU {100 * iou:.{digits}f}&nbsp;%"
 
 
 def framed(

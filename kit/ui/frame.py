@@ -66,6 +66,7 @@ CSS = """
 .kit-badge { padding: 1px 9px; border: 1px solid var(--border-color-primary); border-radius: 99px; font-size: .8rem; white-space: nowrap; }
 .kit-strip { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 8px; }
 .kit-heats { display: grid; grid-template-columns: repeat(auto-fill, minmax(190px, 1fr)); gap: 10px; }
+.kit-pair { grid-template-columns: repeat(2, minmax(0, 260px)); }
 .kit-small { grid-template-columns: repeat(auto-fill, minmax(145px, 1fr)); }
 .kit-strip figure, .kit-heats figure, .kit-patch figure { margin: 0; min-width: 0; }
 .kit-strip img, .kit-strip .kit-empty {
@@ -224,7 +225,7 @@ figcaption meter { width: 70px; }
   .kit-result .kit-closer { order: 3; }
   .kit-gallery { grid-template-columns: repeat(12, 64px); overflow-x: auto; }
   .kit-page { flex-direction: column; }
-  .gradio-container main, .kit-page, .kit-page > .column, .kit-page .tabs { min-width: 0 !important; max-width: calc(100vw - 24px); }
+  .gradio-container main, .kit-page, .kit-page > .column, .kit-page .tabs { min-width: 0 !important; max-width: 100%; }
   .gradio-container main { padding: 12px !important; max-width: 100vw; }
 }
 @media (max-width: 640px) {

@@ -4,11 +4,12 @@ prompts are hand-crafted, for words are what is tried."""
 import html
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import gradio as gr
 import pandas
+from torch import Tensor
 
 from kit.data import Sample
 from kit.encode import Tokens
@@ -16,7 +17,7 @@ from kit.method import Pipeline
 from kit.toy.captions import known_templates
 from kit.ui import ask, figures
 from kit.ui.explore import Explore, photo_input
-from kit.ui.session import BY_HAND, PRIVATE, QUIET, Refused, Studio, View, friendly
+from kit.ui.session import AS_TYPED, BY_HAND, PRIVATE, QUIET, Refused, Studio, View, friendly
 from kit.words import SYNONYMS, class_name
 from kit.words_tried import (
     BackgroundRow,
@@ -36,14 +37,30 @@ KNOWN, EVERY = "those the tiny model knows", "all of CLIP's"
 SCENES = (10, 200, 20)  # lowest, highest and first number of scenes
 EXTRA_WORDS = 20
 PAUSE = 0.25  # seconds between two redraws of a table that grows
-RUN = "templates"  # a visitor's running measurement on the shelf
+RUN, MEASURED = "templates", "templates measured"  # on a visitor's shelf: the measurement that runs, the question it answered unasked
 SHARPNESS, MIOU = "sharpness (lower is better)", "mIoU %"  # the axes of the plot
 TEMPLATE_HEAD = ["Template", "Sharpness", "Score %", "mIoU %"]
 BACKGROUND_HEAD = ["Left out", "Changed %", "IoU %", "IoU change"]
 
 
+NOTHING = [gr.skip()] * 5  # of a measurement's outputs
+
+
 class Stopped(Exception):
-    """A visitor pressed Stop, started again, or left."""
+    """A visitor pressed Stop, or left."""
+
+
+class Replaced(Exception):
+    """Another measurement of the same visitor has begun."""
+
+
+@dataclass(eq=False)
+class Run:
+    """A visitor's measurement on the shelf; unasked: it began by itself when the page was opened."""
+
+    unasked: bool = False
+    stopped: bool = False
+    ended: bool = False
 
 
 class Prompts:
@@ -84,7 +101,8 @@ class Prompts:
             )
             self.use_button = gr.Button("Use this in Explore", size="sm")
         with gr.Column(scale=3, min_width=280):
-            self.told = gr.HTML(figures.told("Which template makes the better masks, and does the sharpness tell? Press Measure."))
+            self.told = gr.HTML(figures.told("Which template makes the better masks, and does the sharpness tell?"))
+            self.pair = gr.HTML()
             with gr.Row():
                 with gr.Column(scale=5, min_width=280):
                     self.table = table(TEMPLATE_HEAD, label="Templates (to sort: ⋮ beside a heading)", widths=["46%", "20%", "18%", "16%"])
@@ -139,15 +157,16 @@ class Prompts:
             friendly(self.arrive), [explore.key, self.about], [self.about, self.opened, self.name, self.extra, *background], **QUIET
         )
         arrived.success(friendly(self.compare_words), [self.name, self.extra], words, **QUIET)
+        measured = [self.told, self.table, self.said, self.scatter, self.pair]
+        together = {"concurrency_limit": 2, "concurrency_id": "measure", "show_progress": "minimal", "show_progress_on": self.told}
+        arrived.success(friendly(self.measure_unasked), self.about, measured, **together, **PRIVATE)
         self.over.input(lambda over: gr.Slider(visible=over == MANY), self.over, self.scenes, **QUIET)
         self.measure_button.click(
             friendly(self.measure),
             [self.over, self.scenes, self.which, self.own],
-            [self.told, self.table, self.said, self.scatter],
-            concurrency_limit=2,
-            concurrency_id="measure",
-            show_progress="minimal",
-            show_progress_on=self.told,
+            measured,
+            **together,
+            **AS_TYPED,
             **PRIVATE,
         )
         self.stop_button.click(friendly(self.stop), None, None, queue=False, **QUIET)
@@ -198,15 +217,28 @@ class Prompts:
         name = gr.Radio(choices=list(view.sample.names), value=figures.shown_class(view))
         return now, figures.opened(view), name, gr.Dropdown(choices=others, value=[]), "", "", None
 
-    def measure(self, request: gr.Request, over: str, scenes: float, which: str, own: str) -> Iterator:
+    def measure_unasked(self, request: gr.Request, about: str) -> Iterator:
+        """The usual templates over the open picture when the page is opened: once for each question, and not while a visitor's own runs."""
+        visitor, view = request.session_hash, self.studio.view(request.session_hash)
+        run = self.studio.shelf.get(visitor, RUN)
+        asked = f"{about} {by_hand(view.pipeline).about()}"
+        if self.studio.shelf.get(visitor, MEASURED) == asked or (run is not None and not run.unasked and not run.ended):
+            yield NOTHING  # an event without an answer would clear the page
+            return
+        self.studio.shelf.put(visitor, MEASURED, asked, len(asked))
+        yield from self.measure(request, THIS, SCENES[2], KNOWN if self.clip.is_tiny else EVERY, "", unasked=True)
+
+    def measure(self, request: gr.Request, over: str, scenes: float, which: str, own: str, *, unasked: bool = False) -> Iterator:
         """Row by row; what was measured before a Stop stays."""
         templates = self._templates(which, own)
         if over not in (THIS, MANY):
             raise Refused(f"expected to measure over {THIS} or {MANY}, got {over!r}"[:200])
-        going, view = self._started(request.session_hash), None
+        run, view = Run(unasked), None
+        going = self._started(request.session_hash, run)
+        masks: dict[str, Tensor] = {}  # of the best and the worst template so far
         if over == THIS:
             view = self.studio.view(request.session_hash)
-            steps = self._over_view(view, templates, going)
+            steps = self._over_view(view, templates, masks, going)
         else:
             opened = self.studio.shelf.get(request.session_hash, "view")
             pipeline = self._for_scenes(opened.pipeline if opened else self.first)
@@ -217,14 +249,20 @@ class Prompts:
                 measured += rows
                 if time.monotonic() - last > PAUSE:
                     last = time.monotonic()
-                    yield self._shown(figures.told(sentence, done=len(measured), of=len(templates)), measured, view)
+                    yield self._shown(figures.told(sentence, done=len(measured), of=len(templates)), measured, view, masks)
             sentence += "."
+        except Replaced:
+            yield NOTHING
+            return
         except Stopped:
             sentence = f"Stopped: {len(measured)} of {len(templates)} templates are measured, and stay."
-        yield self._shown(figures.told(sentence) + self._strange(templates), measured, view)
+        run.ended = True
+        yield self._shown(figures.told(sentence) + self._strange(templates), measured, view, masks)
 
     def stop(self, request: gr.Request) -> None:
-        self.studio.shelf.put(request.session_hash, RUN, object(), 1)
+        run = self.studio.shelf.get(request.session_hash, RUN)
+        if run is not None:
+            run.stopped = True
 
     def choose(self, event: gr.SelectData):
         """The template of the line that was clicked, however the lines are sorted."""
@@ -245,24 +283,32 @@ class Prompts:
         chosen = known_templates() if which == KNOWN else ask.templates_for(self.clip)
         return ask.asked_templates([*(own or "").splitlines(), self.first.settings.template, *chosen])
 
-    def _started(self, visitor: str) -> Callable[..., None]:
-        """A new measurement in the place of the visitor's last -> what raises Stopped once that is no longer so."""
-        run = object()
+    def _started(self, visitor: str, run: Run) -> Callable[..., None]:
+        """A new measurement in the place of the visitor's last -> what raises Stopped or Replaced once that is no longer so."""
         self.studio.shelf.put(visitor, RUN, run, 1)
 
         def going(*_) -> None:
-            if self.studio.shelf.get(visitor, RUN) is not run:
+            now = self.studio.shelf.get(visitor, RUN)
+            if run.stopped or now is None:
                 raise Stopped
+            if now is not run:
+                raise Replaced
 
         return going
 
-    def _over_view(self, view: View, templates: list[str], going: Callable[..., None]) -> Iterator[tuple[str, list[TemplateRow]]]:
-        results = reworded(by_hand(view.pipeline), view.sample, view.tokens, ({"template": template} for template in templates))
+    def _over_view(
+        self, view: View, templates: list[str], masks: dict[str, Tensor], going: Callable[..., None]
+    ) -> Iterator[tuple[str, list[TemplateRow]]]:
+        results, rows = reworded(by_hand(view.pipeline), view.sample, view.tokens, ({"template": template} for template in templates)), []
         for count, (template, result) in enumerate(zip(templates, self.studio.in_turn(results), strict=True), start=1):
             going()
             iou = figures.scene_iou(view, result.labels)
-            row = template_row(template, [list(result.scores.values())], math.nan if iou is None else iou, 1)
-            yield f"{count} of {len(templates)} templates over the picture with {', '.join(view.sample.names)}", [row]
+            rows.append(template_row(template, [list(result.scores.values())], math.nan if iou is None else iou, 1))
+            masks[template] = result.labels
+            ends = {row.template for row in (min(rows, key=worth), max(rows, key=worth))}
+            for other in masks.keys() - ends:
+                del masks[other]
+            yield f"{count} of {len(templates)} templates over the picture with {', '.join(view.sample.names)}", rows[-1:]
 
     def _over_scenes(
         self, pipeline: Pipeline, count: int, templates: list[str], going: Callable[..., None]
@@ -280,11 +326,11 @@ class Prompts:
         words = {**usual.synonyms, **pipeline.settings.synonyms}
         return by_hand(pipeline).changed(side=first.side, side_limit=first.side_limit, synonyms=words)
 
-    def _shown(self, sentence: str, rows: Sequence[TemplateRow], view: View | None):
-        """Status, table, what is to be said of it, plot."""
-        best = sorted(rows, key=lambda row: -row.class_score if math.isnan(row.miou) else -row.miou)
+    def _shown(self, sentence: str, rows: Sequence[TemplateRow], view: View | None, masks: Mapping[str, Tensor]):
+        """Status, table, what is to be said of it, plot, the masks of the best and of the worst template."""
+        best = sorted(rows, key=worth, reverse=True)
         cells = [[row.template, rounded(row.sharpness, 4), rounded(100 * row.class_score, 1), rounded(100 * row.miou, 1)] for row in best]
-        known = [(row.template, row.sharpness, 100 * row.miou) for row in rows if not math.isnan(row.sharpness + row.miou)]
+        known = [(row.template, round(row.sharpness, 4), round(100 * row.miou, 1)) for row in rows if not math.isnan(row.sharpness + row.miou)]
         lines = [TemplateTable(tuple(rows), "val", self.clip.name).verdict()] if len(known) > 2 else []
         if view is not None:
             if len(view.sample.names) < 2:
@@ -295,7 +341,17 @@ class Prompts:
         elif rows:
             lines.append("Who picks a template from this table tunes it on the truth of these scenes; no refiner.")
         plot = gr.ScatterPlot(pandas.DataFrame(known, columns=["template", SHARPNESS, MIOU]), visible=len(known) > 2)
-        return sentence, cells, "".join(f"<p>{html.escape(line)}</p>" for line in lines), plot
+        ends = [(title, best[place]) for title, place in (("Best", 0), ("Worst", -1)) if len(masks) > 1]
+        pair = "".join(self._end(view, title, row, masks[row.template]) for title, row in ends)
+        pair = f'<div class="kit-heats kit-pair">{pair}</div>'
+        return sentence, cells, "".join(f"<p>{html.escape(line)}</p>" for line in lines), plot, pair
+
+    def _end(self, view: View, title: str, row: TemplateRow, labels: Tensor) -> str:
+        """The mask of the best or the worst template."""
+        by = f"score {100 * row.class_score:.1f} %: nobody knows the truth" if math.isnan(row.miou) else f"IoU {100 * row.miou:.1f} %"
+        sharp = "" if math.isnan(row.sharpness) else f" · sharpness {row.sharpness:.4f}"
+        said, url = html.escape(f"“{row.template}”"), figures.png_url(figures.plain_mask(view, labels))
+        return figures.framed(url, title, f"{said} · {by}{sharp}", alt=f"mask of the {title.lower()} template, {said}")
 
     def _strange(self, templates: Sequence[str]) -> str:
         return warned(word for template in templates for word in self.clip.unknown_words(template.replace("{}", " ")))
@@ -326,7 +382,7 @@ class Prompts:
 
     def _word_heat(self, view: View, name: str, row: WordRow, mark: str) -> str:
         picture = figures.heat(replace(view, result=row.result), next(iter(row.result.stages)), name)
-        caption = " · ".join(filter(None, (html.escape(mark), figures.iou_text(figures.scene_iou(view, row.result.labels)))))
+        caption = " · ".join(filter(None, (html.escape(mark), figures.iou_text(figures.scene_iou(view, row.result.labels), 1))))
         word = html.escape(row.word)
         return figures.framed(figures.png_url(picture), word, caption, alt=f"heat of {html.escape(name)} asked for as {word}")
 
@@ -359,12 +415,15 @@ class Prompts:
         for row in sorted(rows, key=lambda row: -row.changed):
             iou = figures.scene_iou(view, row.labels)
             scores = [None, None] if iou is None else [rounded(100 * iou, 1), rounded(100 * (iou - base), 1)]
-            cells.append([title_of(row), rounded(100 * row.changed, 2), *scores])
+            cells.append([title_of(row), rounded(100 * row.changed, 1), *scores])
         return cells
 
     def _mask(self, view: View, row: BackgroundRow) -> str:
         title = f"Without {title_of(row)}" if row.left_out else "With all words"
-        caption = (figures.iou_text(figures.scene_iou(view, row.labels)), f"{100 * row.changed:.1f}&nbsp;% changed" if row.left_out else "")
+        caption = (
+            figures.iou_text(figures.scene_iou(view, row.labels), 1),
+            f"{100 * row.changed:.1f}&nbsp;% changed" if row.left_out else "",
+        )
         url = figures.png_url(figures.plain_mask(view, row.labels))
         return figures.framed(url, html.escape(title), " · ".join(filter(None, caption)), alt="mask " + html.escape(title.lower()))
 
@@ -412,6 +471,11 @@ class Prompts:
         each = sorted((row for row in rows if len(row.left_out) == 1), key=lambda row: -row.changed)
         words = [{"word": row.left_out[0], "changed": row.changed} for row in each]
         return {"words": words, "without_any": rows[0].changed if rows else 0.0, "model": self.clip.name}
+
+
+def worth(row: TemplateRow) -> float:
+    """By what templates are ranked: the IoU, or the classes' score where nobody knows the truth."""
+    return row.class_score if math.isnan(row.miou) else row.miou
 
 
 def by_hand(pipeline: Pipeline) -> Pipeline:
