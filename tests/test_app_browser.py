@@ -1,6 +1,7 @@
 """The app as a visitor meets it, in the system's Chromium."""
 
 import json
+import re
 import zipfile
 from pathlib import Path
 
@@ -235,7 +236,7 @@ def test_stop_in_the_browser_keeps_the_rows(browser, server):
     page.get_by_role("tab", name="Prompts").click()
     page.get_by_text("drawn scenes of the val split").click()
     page.get_by_role("button", name="Measure", exact=True).click()
-    page.wait_for_function("document.querySelectorAll('.kit-table .virtual-row').length > 1", timeout=60_000)
+    page.locator(".kit-told", has_text=re.compile(r"^[3-9] of 63 templates over 20 scenes")).wait_for(timeout=60_000)
     page.get_by_role("button", name="Stop", exact=True).click()
     page.get_by_text("templates are measured, and stay").wait_for()
     assert page.locator(".kit-table .virtual-row").count() > 1

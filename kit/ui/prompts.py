@@ -330,7 +330,7 @@ class Prompts:
         """Status, table, what is to be said of it, plot, the masks of the best and of the worst template."""
         best = sorted(rows, key=worth, reverse=True)
         cells = [[row.template, rounded(row.sharpness, 4), rounded(100 * row.class_score, 1), rounded(100 * row.miou, 1)] for row in best]
-        known = [(row.template, round(row.sharpness, 4), round(100 * row.miou, 1)) for row in rows if not math.isnan(row.sharpness + row.miou)]
+        known = [row for row in rows if not math.isnan(row.sharpness + row.miou)]
         lines = [TemplateTable(tuple(rows), "val", self.clip.name).verdict()] if len(known) > 2 else []
         if view is not None:
             if len(view.sample.names) < 2:
@@ -340,7 +340,8 @@ class Prompts:
             lines.append("mIoU is here the IoU of this picture alone; one picture says little about a template: measure over drawn scenes.")
         elif rows:
             lines.append("Who picks a template from this table tunes it on the truth of these scenes; no refiner.")
-        plot = gr.ScatterPlot(pandas.DataFrame(known, columns=["template", SHARPNESS, MIOU]), visible=len(known) > 2)
+        points = [(row.template, round(row.sharpness, 4), round(100 * row.miou, 1)) for row in known]
+        plot = gr.ScatterPlot(pandas.DataFrame(points, columns=["template", SHARPNESS, MIOU]), visible=len(known) > 2)
         ends = [(title, best[place]) for title, place in (("Best", 0), ("Worst", -1)) if len(masks) > 1]
         pair = "".join(self._end(view, title, row, masks[row.template]) for title, row in ends)
         pair = f'<div class="kit-heats kit-pair">{pair}</div>'
