@@ -1,7 +1,7 @@
 """Explore: a picture, its classes, a method and every setting of it, redrawn while a slider moves; what needs no model follows behind."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,7 +34,7 @@ class Explore:
     """The page: laid out when made, with its events. Of a visitor it keeps nothing but what lies on the studio's shelf.
 
     For the other pages: `key` and `method` say what a visitor asks about, `templates` and `sources` (by method's name) are controls that
-    they may set, `redrawn` follows an event that has done so.
+    they may set, `redrawn` follows an event that has done so; `open_with` gives what the components `opened` need to show another picture.
     """
 
     def __init__(self, studio: Studio, demo: gr.Blocks):
@@ -183,7 +183,7 @@ class Explore:
     def _connect(self, demo: gr.Blocks) -> None:
         """Three kinds of events: open a picture, turn a knob (the model is asked, the encoder is not), look closer."""
         redrawn, (classes, words, shown) = self.redrawn, (self.common[name] for name in ("classes", "words", "shown"))
-        opened = [self.key, classes, words, shown, self.clickable, self.patch, self.suggestions]
+        opened = self.opened = [self.key, classes, words, shown, self.clickable, self.patch, self.suggestions]
         redrawn(demo.load(friendly(self.open_first), None, opened, **QUIET))
         redrawn(self.gallery.select(friendly(self.open_scene), None, opened, trigger_mode="always_last", **QUIET))
         redrawn(self.draw_button.click(friendly(self.open_drawing), [self.objects, self.place, self.seed], opened, **PRIVATE))
@@ -257,6 +257,10 @@ class Explore:
         if path is None:
             return [gr.skip()] * 7
         return self._opened(request, Sample(ask.page_sized(ask.photo(path)), (), id="photo"))
+
+    def open_with(self, request: gr.Request, image: np.ndarray, names: Sequence[str]):
+        """A picture of another page, with the classes that it was asked for there.   image: uint8 (H, W, 3)."""
+        return self._opened(request, Sample(ask.page_sized(image), tuple(names), id="photo"))
 
     def _opened(self, request: gr.Request, sample: Sample):
         key = self.studio.keep(request.session_hash, sample)
