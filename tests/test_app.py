@@ -10,6 +10,7 @@ import time
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import gradio as gr
 import numpy as np
@@ -28,7 +29,7 @@ from kit.sweep import encode_all, sweep
 from kit.ui import ask, figures
 from kit.ui.bundle import Picture, Upload
 from kit.ui.explore import Explore
-from kit.ui.job import SAME, listed_names
+from kit.ui.job import LISTED, SAME, listed_names
 from kit.ui.prompts import KNOWN, MANY, NOTHING, THIS
 from kit.ui.session import BY_HAND, HERE, PROMPTS_FROM, Refused, Shelf, Studio, View
 from kit.words import VOC_CLASSES
@@ -596,13 +597,15 @@ def test_a_zip_comes_back_as_masks_with_a_report(client, scenes):
             "photos/scene 1.png": "done",
             "photos/scene 2.png": "refused",
             "photos/broken.png": "refused",
-            "photos/notes.txt": "refused",
+            "photos/notes.txt": "ignored",
+            "photos/labels.csv": "ignored",
         }
         assert rows["photos/scene 0.png"]["mask"] == "masks/scene_0.png" and rows["photos/scene 0.png"]["classes"] == ";".join(sample.names)
         assert "not a picture" in rows["photos/broken.png"]["reason"] and "no line" in rows["photos/scene 2.png"]["reason"]
         assert json.loads(archive.read("settings.json"))["power"] == 3
         assert not [name for name in archive.namelist() if b"/tmp/" in archive.read(name)]  # nor where the server put it
-    assert report["done"] == 2 and report["refused"] == 3
+        assert json.loads(archive.read("manifest.json"))["files"] == {"read": 6, "done": 2, "refused": 2, "ignored": 2, "not_done": 0}
+    assert {name: report[name] for name in ("read", "done", "refused", "ignored")} == {"read": 6, "done": 2, "refused": 2, "ignored": 2}
 
 
 def test_a_batch_gives_the_mask_of_one_picture(client, scenes):
@@ -681,11 +684,55 @@ def test_stop_keeps_the_masks_that_are_done(server, visitor, scenes, monkeypatch
     assert not [step for step in page.work(visitor) if step != [gr.skip()] * 5]  # the work is somebody's already
     page.stop(visitor)
     *_, (told, button, *_, rows) = work
-    assert told.count("1 of 3 pictures done, 2 not done") == 1 and "Stopped" in told and rows.count("<td>not done</td>") == 2
+    assert told.count("3 files read: 1 done, 2 not done") == 1 and "Stopped" in told and rows.count("<td>not done</td>") == 2
     with zipfile.ZipFile(button.value["path"] if isinstance(button.value, dict) else button.value) as archive:
         assert [name for name in archive.namelist() if "masks/" in name] == ["masks/scene_0.png"]
         assert [row["state"] for row in report_rows(archive).values()] == ["done", "not done", "not done"]
     list(started(server, visitor, uploaded(scenes[1][:1])))  # and the next may begin
+
+
+def test_at_every_moment_each_file_is_counted_once(server, visitor, scenes, monkeypatch):
+    monkeypatch.setattr("kit.ui.batch.PAUSE", 0)
+    page = server.pages["Batch"]
+    work, seen = started(server, visitor, [Upload("scenes.zip", scenes[0])], LISTED), set()
+    for _ in work:
+        job = server.page.studio.shelf.get(visitor.session_hash, "batch's job")
+        counts = job.counts() if job is not None else {"read": 0}
+        assert counts.pop("read") == sum(counts.values())
+        seen.add(tuple(counts.values()))
+        if job is not None and job.count("done") == 1:
+            page.stop(visitor)
+    assert len(seen) >= 2 and counts == {"done": 1, "refused": 1 + 1, "ignored": 2, "not_done": 1}
+
+
+def test_the_example_and_the_drawn_scenes_are_what_the_page_reads(server, visitor, tmp_path):
+    page = server.pages["Batch"]
+    paths, labelling = page.try_scenes()
+    assert labelling == LISTED and len(paths) == 5
+    *_, (told, _, _, latest, rows) = started(server, visitor, uploaded(map(Path, paths)), labelling)
+    assert "5 files read: 4 done, 1 ignored" in told and rows.count("Open in Explore</button>") == 4
+    for number, names in ((32, ("boat",)), (2, ("horse", "sheep"))):
+        sample = next(toy_samples("val", 1, size=320, start=number))
+        key, classes, *_, image, _, _ = page.open(visitor, SimpleNamespace(chosen=f"scene_{number:02}"))[:7]
+        assert tuple(classes) == sample.names == names and np.array_equal(image, sample.image)
+        assert f"enlarge scene {number:02}: {', '.join(names)}" in latest
+    with pytest.raises(Refused, match="no longer on the server"):
+        page.open(visitor, SimpleNamespace(chosen="another"))
+
+
+def test_chips_can_be_read():
+    """Black or white on every class's colour: at least 4.5 : 1."""
+
+    def light(colour):
+        parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+        red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    for name in VOC_CLASSES:
+        colour = figures.hex_colour(name, VOC_CLASSES)
+        high, low = sorted((light(colour), light(figures.text_colour(colour))), reverse=True)
+        assert (high + 0.05) / (low + 0.05) >= 4.5, name
+        assert f"background: {colour}" in figures.chip(name, VOC_CLASSES)
 
 
 def test_a_batch_ends_when_its_visitor_leaves(server, visitor, scenes, monkeypatch, tmp_path):
@@ -694,9 +741,9 @@ def test_a_batch_ends_when_its_visitor_leaves(server, visitor, scenes, monkeypat
     work = started(server, visitor, uploaded(scenes[1]))
     while "1 of 3 pictures" not in next(work)[0]:
         pass
-    assert list(tmp_path.iterdir())
+    assert list(tmp_path.glob("kit-batch-*"))
     server.page.studio.shelf.forget(visitor.session_hash)
-    assert list(work) == [] and not list(tmp_path.iterdir())
+    assert list(work) == [] and not list(tmp_path.glob("kit-batch-*"))
 
 
 def test_a_batch_takes_explores_settings(server, visitor, scenes):
@@ -717,7 +764,7 @@ def test_a_batch_takes_explores_settings(server, visitor, scenes):
 def test_a_result_that_is_too_large_ends_the_batch(server, visitor, scenes, monkeypatch):
     monkeypatch.setattr("kit.ui.job.RESULT_BYTES", 10)
     *_, (told, _, notes, *_) = started(server, visitor, uploaded(scenes[1]))
-    assert "1 of 3 pictures done, 2 not done" in told and "as large as it may be" in notes
+    assert "3 files read: 1 done, 2 not done" in told and "as large as it may be" in notes
 
 
 def test_the_tiny_model_says_that_it_does_not_know_photographs(server, visitor):

@@ -65,7 +65,10 @@ def test_pictures_and_labels_come_out_and_the_rest_is_named(opened, tmp_path):
     found = opened(members)
     assert [(each.name, each.id) for each in found.pictures] == [("photos/Beach 1.PNG", "Beach_1"), ("photos/cat.jpg", "cat")]
     assert found.pictures[0].path.read_bytes() == picture() and all(each.path.parent == tmp_path / "in" for each in found.pictures)
-    assert found.labels == "file,classes\n" and [name for name, _ in found.refused] == ["photos/notes.txt"]
+    assert found.labels == "file,classes\n" and found.labels_name == "photos/labels.csv" and not found.refused
+    assert dict(found.ignored) == {"photos/notes.txt": bundle.NO_PICTURE} | dict.fromkeys(
+        ("__MACOSX/photos/._cat.jpg", "photos/.DS_Store", "Thumbs.db", "photos/._cat.jpg"), bundle.HIDDEN
+    )
 
 
 def test_loose_files_with_a_csv_and_a_zip_make_one_bundle(tmp_path):
@@ -76,7 +79,7 @@ def test_loose_files_with_a_csv_and_a_zip_make_one_bundle(tmp_path):
     uploads = [Upload("dog.png", loose), Upload("list.csv", tmp_path / "list.csv"), Upload("notes.txt", tmp_path / "notes.txt")]
     found = unpacked([*uploads, packed(tmp_path / "a.zip", {"dog.jpg": picture(kind="JPEG")})], tmp_path)
     assert [each.id for each in found.pictures] == ["dog", "dog-2"] and found.labels == "dog,dog\n"
-    assert found.refused == (("notes.txt", bundle.NO_PICTURE),)
+    assert found.ignored == (("notes.txt", bundle.NO_PICTURE),) and not found.refused
 
 
 @pytest.mark.parametrize(

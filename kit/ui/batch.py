@@ -1,37 +1,49 @@
 """Batch: many pictures with the settings of Explore, one after the other, and a zip of their masks."""
 
+import csv
 import dataclasses
+import functools
 import html
+import io
 import tempfile
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote
 
 import gradio as gr
 import numpy as np
+from gradio.route_utils import API_PREFIX
 from PIL import Image
 
 from kit import show
-from kit.images import load_mask
+from kit.data import Sample, toy_samples
+from kit.images import load_mask, save_image
 from kit.method import Pipeline
 from kit.settings import shortened
 from kit.ui import ask, bundle, figures
 from kit.ui.bundle import Upload, megabytes
+from kit.ui.buttons import buttons
 from kit.ui.explore import Explore
-from kit.ui.job import DONE, IF_LISTED, LABELLING, LEFT, LISTED, NAMED, REFUSED, SAME, SUGGESTED, Job, Order, Row
+from kit.ui.job import DONE, IF_LISTED, IGNORED, LABELLING, LISTED, NAMED, REFUSED, SAME, SUGGESTED, Job, Order, Row
 from kit.ui.running import Desk, Run, duration
 from kit.ui.session import QUIET, Refused, Studio, friendly, results_folder
 
-RUN = "batch"  # a visitor's running batch on the shelf
+RUN, JOB = "batch", "batch's job"  # a visitor's running batch on the shelf, and the last one that began
 AT_ONCE = 2  # batches of all visitors
 PAUSE = 0.4  # seconds between two redraws of the list
-LATEST, THUMBNAIL = 6, 192  # pictures shown, and their longer side in pixels
+LATEST, THUMBNAIL, LARGE = 6, 192, 960  # pictures shown, their longer side in pixels, and that of a picture enlarged
+EXAMPLES = (32, 68, 2, 24)  # drawn scenes of the val split
 LIMITS = (
     f"At most {bundle.MAX_PICTURES} pictures, {megabytes(bundle.PACKED_BYTES)} as sent and {megabytes(bundle.UNPACKED_BYTES)} unpacked; "
     f"a picture at most {megabytes(bundle.PICTURE_BYTES)} and {ask.MAX_PIXELS // 1_000_000} megapixels. Nothing is kept: your files and "
     "the result are deleted after about an hour."
 )
 CSV_EXAMPLE = "a line each: <code>file,classes</code>, such as <code>beach.jpg,person;dog</code>"
+COUNTED = (
+    "Each file counts once; a zip itself and its folders do not. What is no picture is ignored: a CSV with classes, what a system hides in "
+    "a zip (__MACOSX, ._name, .DS_Store, Thumbs.db), any other kind of file."
+)
 
 
 class Batch:
@@ -50,6 +62,8 @@ class Batch:
 
     def _lay_out_order(self) -> None:
         self.files = files_input("Pictures, or one zip of them", height=160)
+        self.try_button = gr.Button("Try four drawn scenes", size="sm")
+        gr.HTML(f'<p class="kit-fine">How a list of classes is written: {example_link()}, that of the four scenes.</p>')
         gr.HTML(f'<p class="kit-fine">{LIMITS}</p>')
         self.labelling = gr.Radio(list(LABELLING), value=SUGGESTED, label="Classes in each picture")
         self.explained = gr.HTML(explained(SUGGESTED))
@@ -74,8 +88,8 @@ class Batch:
         self.told = gr.HTML(figures.told("Choose pictures or a zip, and press Start."))
         self.download = gr.DownloadButton("Download the zip", visible=False, size="sm", variant="primary")
         self.notes = gr.HTML(elem_classes="kit-notes")
-        self.latest = gr.HTML()
-        self.rows = gr.HTML()
+        self.latest = buttons()
+        self.rows = buttons()
 
     def join(self, explore: Explore, tabs: gr.Tabs, own: gr.Tab) -> None:
         """The events of the page; it is told of Explore's settings when the visitor arrives, and takes them at Start."""
@@ -92,6 +106,10 @@ class Batch:
         )
         begun.success(friendly(self.work), None, shown, trigger_mode="multiple", concurrency_limit=AT_ONCE, concurrency_id="batch", **QUIET)
         self.stop_button.click(friendly(self.stop), None, None, queue=False, **QUIET)
+        self.try_button.click(friendly(self.try_scenes), None, [self.files, self.labelling], **QUIET)
+        self._explore = explore
+        clicks = [self.latest.click, self.rows.click]
+        explore.redrawn(gr.on(clicks, friendly(self.open), None, [*explore.opened, tabs], trigger_mode="always_last", **QUIET))
 
     def _publish(self) -> None:
         """The door for programs."""
@@ -116,6 +134,18 @@ class Batch:
     def choose(self, labelling: str):
         return explained(labelling), gr.Dropdown(visible=labelling == SAME)
 
+    def try_scenes(self):
+        """Drawn scenes and the list of their classes as if somebody had sent them, so that Start has all it needs."""
+        return written_examples(results_folder()), LISTED
+
+    def open(self, request: gr.Request, event: gr.EventData):
+        """A picture that is done, in Explore with its classes."""
+        job, id = self.studio.shelf.get(request.session_hash, JOB), event.chosen
+        row = job.rows.get(id) if job is not None and isinstance(id, str) else None
+        if row is None or row.state != DONE:
+            raise Refused("this picture is no longer on the server: start the batch again")
+        return *self._explore.open_with(request, job.reread(id), row.classes, PurePosixPath(row.file).stem), gr.Tabs(selected="Explore")
+
     def begin(self, request: gr.Request, files: list[Upload], labelling: str, classes: list[str], overlays: bool):
         """The order as it is now, kept until its turn comes."""
         self.desk.check_free(request.session_hash)
@@ -136,15 +166,16 @@ class Batch:
 
     def _worked(self, visitor: str, run: Run, folder: Path) -> Iterator:
         yield figures.told("Unpacking"), *[gr.skip()] * 4
-        job, pictures, clock, last = Job(self.studio, run.order, folder), Latest(), time.monotonic(), 0.0
-        working = clock
+        job, clock, last = Job(self.studio, run.order, folder), time.monotonic(), 0.0
+        pictures, working = Pictures(job, results_folder()), clock
+        self.studio.shelf.put(visitor, JOB, job, 1)
         for row in job.steps():
             if self.desk.has_left(visitor, run):
                 return  # the visitor has left
             if row.state == NAMED:
                 working = time.monotonic()
             elif row.state == DONE:
-                pictures.add(job, row)
+                self.latest.temp_files.add(str(pictures.add(row)))  # Gradio deletes these by age
             if time.monotonic() - last > PAUSE:
                 last = time.monotonic()
                 yield progress(job, row, last - working), gr.skip(), gr.skip(), pictures.html(), listing(job)
@@ -174,7 +205,8 @@ class Batch:
             "; ".join(differences(pipeline, self.studio.start(pipeline.method.name), self.studio.prompt_words))
             or "those the model comes with"
         )
-        return f"<p>{html.escape(pipeline.method.title)} with the settings of Explore: {html.escape(told)}.</p>"
+        method = f"<b>{html.escape(pipeline.method.title)}</b> with the settings of Explore"
+        return f"<p>{method}: {html.escape(told)}. Any method will do: choose and set it there.</p>"
 
     def _notes(self, job: Job) -> str:
         strange = dict.fromkeys(word for row in job.rows.values() for name in row.classes for word in self.clip.unknown_words(name))
@@ -189,8 +221,8 @@ class Batch:
         text of a CSV (a line each: file,classes with ; between them), or one in the zip counts; without any, the model suggests.
         Settings, {} for the app's; overlays too or not; the method.
 
-        -> zip (masks/NAME.png, overlays/NAME.png, settings.json, report.csv, manifest.json), report (JSON: done, refused, a row for each
-        file). While it works the report tells how far it is.
+        -> zip (masks/NAME.png, overlays/NAME.png, settings.json, report.csv, manifest.json), report (JSON: how many files were read, and of
+        these done, refused, ignored because they are no pictures, not_done; a row for each). While it works the report tells how far it is.
         """
         if classes and (labels_csv or "").strip():
             raise Refused("expected classes for all pictures or a CSV, got both: leave one out")
@@ -199,25 +231,76 @@ class Batch:
         with tempfile.TemporaryDirectory(prefix="kit-batch-") as folder:
             job = Job(self.studio, order, Path(folder))
             for _ in job.steps():
-                yield None, {"done": job.count(DONE), "refused": job.count(REFUSED), "pictures": len(job)}
+                yield None, {**job.counts(), "pictures": len(job)}
             rows = [dataclasses.asdict(row) for row in job.all_rows()]
-            report = {"done": job.count(DONE), "refused": job.count(REFUSED), "pictures": len(job), "files": rows, "notes": job.notes}
+            report = {**job.counts(), "pictures": len(job), "files": rows, "notes": job.notes}
             yield str(job.pack(results_folder() / "masks.zip")), report
 
 
-class Latest:
-    """Small pictures of the last few that are done."""
+class Pictures:
+    """What is done to look at: the last few as small pictures, each picture as a large one that opens over the page when it is clicked.
 
-    def __init__(self) -> None:
-        self._figures: list[str] = []
+    folder: where the large ones lie for the browser to fetch. They keep their order in the page, so that one that is open stays open while
+    others come.
+    """
 
-    def add(self, job: Job, row: Row) -> None:
-        name, classes = html.escape(row.file), html.escape(", ".join(row.classes))
-        url = figures.png_url(thumbnail(job.pictures_of(row.id)))
-        self._figures = [figures.framed(url, name, classes, alt=f"mask of {name}"), *self._figures][:LATEST]
+    def __init__(self, job: Job, folder: Path):
+        self.job, self.folder = job, folder
+        self._latest: list[str] = []
+        self._large: dict[str, str] = {}
+
+    def add(self, row: Row) -> Path:
+        """-> the large picture's file."""
+        small = drawn(self.job.pictures_of(row.id))
+        small.thumbnail((LARGE, LARGE))
+        path = self.folder / f"{row.id}.png"
+        small.save(path, compress_level=1)
+        self._large[row.id] = large(row, path, self.job.classes)
+        small.thumbnail((THUMBNAIL, THUMBNAIL))
+        self._latest = [thumbnail(row, figures.png_url(np.array(small)), self.job.classes), *self._latest][:LATEST]
+        return path
 
     def html(self) -> str:
-        return f'<div class="kit-heats kit-latest">{"".join(self._figures)}</div>'
+        larger = "".join(f'<div id="{large_id(id)}" class="kit-popup" popover>{self._large.get(id, "")}</div>' for id in self.job.rows)
+        return f'<div class="kit-heats kit-latest">{"".join(self._latest)}</div><div>{larger}</div>'
+
+
+def large_id(id: str) -> str:
+    return html.escape(f"large {id}".replace(" ", "-"))
+
+
+def enlarges(row: Row) -> str:
+    """The attributes of a button that shows a picture large: a popover, which the browser opens, and closes with Escape."""
+    named = html.escape(f"enlarge {PurePosixPath(row.file).stem}: {', '.join(row.classes)}")
+    return f'type="button" popovertarget="{large_id(row.id)}" aria-label="{named}"'
+
+
+def thumbnail(row: Row, url: str, names: Sequence[str]) -> str:
+    name = html.escape(row.file)
+    picture = f'<button {enlarges(row)}><img src="{url}" alt="mask of {name}"></button>'
+    return f"<figure>{picture}<figcaption><b>{name}</b><span>{chips(row, names)}</span></figcaption></figure>"
+
+
+def large(row: Row, path: Path, names: Sequence[str]) -> str:
+    """What is in a popover: a picture that is fetched once it is seen, its classes, and what can be done next."""
+    name, url = html.escape(row.file), html.escape(f"{API_PREFIX.lstrip('/')}/file={quote(str(path))}")
+    closes = f'type="button" class="kit-do" popovertarget="{large_id(row.id)}" popovertargetaction="hide"'
+    can = f"<button {closes} autofocus>Close</button><button {closes} {opens(row)}>Open in Explore</button>"
+    return (
+        f'<img src="{url}" alt="mask of {name}, enlarged" loading="lazy"><p><b>{name}</b> {chips(row, names)}</p>'
+        f'<p class="kit-chips">{can}</p>'
+    )
+
+
+def opens(row: Row) -> str:
+    return f'data-choose="{html.escape(row.id)}"'
+
+
+def chips(row: Row, names: Sequence[str]) -> str:
+    """The classes in their masks' colours, with their probabilities where they were suggested."""
+    shares = [f" {100 * score:.0f}\u00a0%" for score in row.scores] or [""] * len(row.classes)
+    parts = (figures.chip(name, names, share) for name, share in zip(row.classes, shares, strict=True))
+    return f'<span class="kit-chips">{"".join(parts)}</span>'
 
 
 def files_input(label: str, **layout) -> gr.File:
@@ -238,15 +321,36 @@ def explained(labelling: str) -> str:
     return f'<p class="kit-fine">{sentences.get(labelling, "")}</p>'
 
 
-def thumbnail(pictures: dict[str, Path]) -> np.ndarray:
-    """An overlay, or a mask in VOC's colours, made small.   -> uint8 (h, w, 3)."""
-    if "overlays" in pictures:
-        with Image.open(pictures["overlays"]) as file:
-            picture = file.convert("RGB")
-    else:
-        picture = Image.fromarray(show.labels_to_rgb(load_mask(pictures["masks"])))
-    picture.thumbnail((THUMBNAIL, THUMBNAIL))
-    return np.array(picture)
+def drawn(pictures: dict[str, Path]) -> Image.Image:
+    """An overlay, or a mask in VOC's colours."""
+    if "overlays" not in pictures:
+        return Image.fromarray(show.labels_to_rgb(load_mask(pictures["masks"])))
+    with Image.open(pictures["overlays"]) as file:
+        return file.convert("RGB")
+
+
+@functools.cache
+def examples() -> dict[str, Sample]:
+    """Drawn scenes by the names of their files."""
+    return {f"scene {number:02}.png": next(toy_samples("val", 1, size=ask.SCENE_SIDE, start=number)) for number in EXAMPLES}
+
+
+def example_csv() -> str:
+    with io.StringIO(newline="") as text:
+        csv.writer(text).writerows([("file", "classes"), *((name, ";".join(sample.names)) for name, sample in examples().items())])
+        return text.getvalue()
+
+
+def example_link() -> str:
+    return f'<a href="data:text/csv;charset=utf-8,{quote(example_csv())}" download="classes.csv">an example CSV</a>'
+
+
+def written_examples(folder: Path) -> list[str]:
+    """The drawn scenes and the list of their classes as files.   -> their paths."""
+    for name, sample in examples().items():
+        save_image(folder / name, sample.image)
+    (folder / "classes.csv").write_text(example_csv(), encoding="utf-8", newline="")
+    return [str(folder / name) for name in (*examples(), "classes.csv")]
 
 
 def progress(job: Job, row: Row, seconds: float) -> str:
@@ -263,28 +367,35 @@ def progress(job: Job, row: Row, seconds: float) -> str:
 
 
 def summary(job: Job) -> str:
-    """What became of the files, in numbers."""
-    parts = [f"{job.count(DONE)} of {len(job)} pictures done"]
-    if refused := job.count(REFUSED):
-        parts.append(f"{refused} {'file was' if refused == 1 else 'files were'} refused")
-    if left := job.count(LEFT) + job.count(NAMED):
+    """What became of the files, in numbers that add up."""
+    counts = job.counts()
+    parts = [f"{counts['done']} done"]
+    if refused := counts["refused"]:
+        parts.append(f"{refused} refused")
+    if ignored := counts["ignored"]:
+        parts.append(f"{ignored} ignored ({'no picture' if ignored == 1 else 'no pictures'})")
+    if left := counts["not_done"]:
         parts.append(f"{left} not done")
-    return ", ".join(parts)
+    return f"{counts['read']} {'file' if counts['read'] == 1 else 'files'} read: {', '.join(parts)}"
 
 
 def listing(job: Job) -> str:
-    """A line for each file: first those with news, refused ones with the reason."""
-    order = {REFUSED: 0, DONE: 1, NAMED: 2}
+    """A line for each file: first those with news, refused ones with the reason, last those that are ignored."""
+    order = {REFUSED: 0, DONE: 1, NAMED: 2, IGNORED: 4}
     rows = sorted(job.all_rows(), key=lambda row: order.get(row.state, 3))
     lines = []
     for row in rows:
-        seconds = f"{row.seconds:.2f}" if row.state == DONE else ""
-        shares = [f" {100 * score:.0f}&nbsp;%" for score in row.scores] or [""] * len(row.classes)
-        classes = ", ".join(html.escape(name) + share for name, share in zip(row.classes, shares, strict=True))
+        seconds, name, explore = "", html.escape(row.file), ""
+        if row.state == DONE:
+            seconds, name = f"{row.seconds:.2f}", f'<button class="kit-link" {enlarges(row)}>{name}</button>'
+            label = f'aria-label="Open in Explore: {html.escape(row.file)}"'
+            explore = f'<button type="button" class="kit-do" {opens(row)} {label}>Open in Explore</button>'
         said = f"{row.state}: {html.escape(row.reason)}" if row.reason else row.state
-        lines.append(f"<tr><td>{html.escape(row.file)}</td><td>{classes}</td><td>{said}</td><td>{seconds}</td></tr>")
-    head = "".join(f'<th scope="col">{title}</th>' for title in ("File", "Classes", "State", "Seconds"))
-    return f'<div class="kit-rows" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+        cells = (name, chips(row, job.classes), said, seconds, explore)
+        lines.append(f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
+    head = "".join(f'<th scope="col">{title}</th>' for title in ("File", "Classes", "State", "Seconds", "Explore"))
+    table = f'<div class="kit-rows" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'
+    return f'{table}<p class="kit-fine">{COUNTED}</p>'
 
 
 def differences(pipeline: Pipeline, base: Pipeline, usual: dict[str, str]) -> list[str]:

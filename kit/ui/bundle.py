@@ -51,11 +51,17 @@ class Picture:
 
 @dataclass(frozen=True)
 class Bundle:
-    """The pictures by name, the text of the list of labels ("" without one), and (name, reason) of what is no picture."""
+    """The pictures by name, the text of the list of labels and its name ("" without one), and (name, reason) of every other file.
+
+    refused: files that might have been used but for a limit; ignored: those that are neither a picture nor the list. Folders and the zip
+    itself are no files here.
+    """
 
     pictures: tuple[Picture, ...]
     labels: str
+    labels_name: str = ""
     refused: tuple[tuple[str, str], ...] = ()
+    ignored: tuple[tuple[str, str], ...] = ()
 
 
 def unpacked(uploads: Sequence[Upload], folder: Path) -> Bundle:
@@ -75,24 +81,27 @@ def unpacked(uploads: Sequence[Upload], folder: Path) -> Bundle:
         if upload in zips:
             found += _members(upload, folder)
         elif not _is_kept(upload.name):
-            refused.append((upload.name, NO_PICTURE))
+            found.append((upload.name, NOTHING))
         elif size > _limit(upload.name):
             refused.append((upload.name, f"larger than {megabytes(_limit(upload.name))}"))
         else:
             found.append((upload.name, upload.path))
-    lists = [path for name, path in found if name.lower().endswith(LABELS)]
+    ignored = sorted((name, HIDDEN if _is_left_aside(name) else NO_PICTURE) for name, path in found if path is NOTHING)
+    found = [(name, path) for name, path in found if path is not NOTHING]
+    lists = [(name, path) for name, path in found if name.lower().endswith(LABELS)]
     if len(lists) > 1:
         raise Refused(f"expected at most one CSV with labels, got {len(lists)}")
-    pictures = sorted((name, path) for name, path in found if path is not NOTHING and not name.lower().endswith(LABELS))
-    refused += [(name, NO_PICTURE) for name, path in found if path is NOTHING]
+    pictures = sorted((name, path) for name, path in found if not name.lower().endswith(LABELS))
     if len(pictures) > MAX_PICTURES:
         raise Refused(f"expected at most {MAX_PICTURES} pictures at a time, got {len(pictures)}")
     ids = safe_names([name for name, _ in pictures])
     kept = tuple(Picture(name, id_, path) for id_, (name, path) in zip(ids, pictures, strict=True))
-    return Bundle(kept, _text(lists[0]) if lists else "", tuple(sorted(refused)))
+    labels_name, labels = (lists[0][0], _text(lists[0][1])) if lists else ("", "")
+    return Bundle(kept, labels, labels_name, tuple(sorted(refused)), tuple(ignored))
 
 
 NO_PICTURE = f"no picture: expected {', '.join(ending[1:].upper() for ending in PICTURES if ending != '.jpeg')}"
+HIDDEN = "no picture: a system hid it there"
 NOTHING = Path()  # in the place of a file that is only to be named
 
 
@@ -130,7 +139,8 @@ def _members(upload: Upload, folder: Path) -> Iterator[tuple[str, Path]]:
         with _Measured(upload.path) as file, zipfile.ZipFile(file) as archive:
             for number, entry in enumerate(_checked_entries(archive)):
                 if not _is_kept(entry.filename):
-                    _check_no_archive(archive, entry)
+                    if not _is_left_aside(entry.filename):
+                        _check_no_archive(archive, entry)
                     yield entry.filename, NOTHING
                     continue
                 target = folder / f"{number:06d}"
@@ -143,7 +153,7 @@ def _members(upload: Upload, folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _checked_entries(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
-    """The files in the zip but for what systems leave there.   Raises Refused if any entry is a trick."""
+    """The files in the zip, without its folders.   Raises Refused if any entry is a trick."""
     entries = archive.infolist()
     if len(entries) > MAX_ENTRIES:
         raise Refused(f"expected at most {MAX_ENTRIES:,} files in the zip, got {len(entries):,}")
@@ -163,10 +173,11 @@ def _checked_entries(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
             raise Refused(f"the zip holds {shown(name)} twice, or two names that differ in capitals only: rename one")
         seen.add(folded)
     _check_overlaps(archive, entries)
-    files = [entry for entry in entries if not entry.is_dir() and not _is_left_aside(entry.filename)]
-    if sum(entry.filename.lower().endswith(PICTURES) for entry in files) > MAX_PICTURES:
+    files = [entry for entry in entries if not entry.is_dir()]
+    sent = [entry for entry in files if not _is_left_aside(entry.filename)]
+    if sum(entry.filename.lower().endswith(PICTURES) for entry in sent) > MAX_PICTURES:
         raise Refused(f"expected at most {MAX_PICTURES} pictures in the zip, got more")
-    nested = [entry.filename for entry in files if entry.filename.lower().endswith(ARCHIVES)]
+    nested = [entry.filename for entry in sent if entry.filename.lower().endswith(ARCHIVES)]
     if nested:
         raise Refused(f"the zip holds an archive, {shown(nested[0])}: take its pictures out, archives inside are not opened")
     return files
@@ -210,7 +221,7 @@ def _is_left_aside(name: str) -> bool:
 
 
 def _is_kept(name: str) -> bool:
-    return name.lower().endswith((*PICTURES, LABELS))
+    return name.lower().endswith((*PICTURES, LABELS)) and not _is_left_aside(name)
 
 
 def _limit(name: str) -> int:

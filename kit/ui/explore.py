@@ -63,7 +63,7 @@ class Explore:
     """The page: laid out when made, with its events. Of a visitor it keeps nothing but what lies on the studio's shelf.
 
     For the other pages: `key` and `method` say what a visitor asks about, `templates` and `sources` (by method's name) are controls that
-    they may set, `redrawn` follows an event that has done so.
+    they may set, `redrawn` follows an event that has done so; `open_with` gives what the components `opened` need to show another picture.
     """
 
     def __init__(self, studio: Studio, demo: gr.Blocks):
@@ -224,7 +224,7 @@ class Explore:
     def _connect(self, demo: gr.Blocks) -> None:
         """Three kinds of events: open a picture, turn a knob (the model is asked, the encoder is not), look closer."""
         redrawn, (classes, words, shown) = self.redrawn, (self.common[name] for name in ("classes", "words", "shown"))
-        opened = [self.key, classes, words, shown, self.clickable, self.patch, self.suggestions]
+        opened = self.opened = [self.key, classes, words, shown, self.clickable, self.patch, self.suggestions]
         everything = [self.hidden, self.method, *self.controls.values()]
         redrawn(demo.load(friendly(self.open_first), None, [self.key, self.clickable, *everything], **QUIET))
         redrawn(self.gallery.click(friendly(self.open_scene), None, opened, trigger_mode="always_last", js=IN_VIEW, **QUIET))
@@ -340,9 +340,9 @@ class Explore:
             return [gr.skip()] * 7
         return self._opened(request, Sample(ask.page_sized(ask.photo(path)), (), id=Path(path).stem), {})
 
-    def open_sample(self, request: gr.Request, sample: Sample):
-        """Another page's picture with its classes.   -> key, classes, words, shown, picture, patch, suggestions."""
-        return self._opened(request, sample, {})
+    def open_with(self, request: gr.Request, image: np.ndarray, names: Sequence[str], name: str):
+        """A picture of another page, with the classes that it was asked for there.   image: uint8 (H, W, 3); name: the picture's."""
+        return self._opened(request, Sample(ask.page_sized(image), tuple(names), id=name), {})
 
     def _opened(self, request: gr.Request, sample: Sample, found_at: Mapping[str, str]):
         """found_at: the picture's part of the page's address, empty where no address leads to it."""

@@ -39,6 +39,23 @@ def hex_colour(name: str, names: Sequence[str]) -> str:
     return "#{:02x}{:02x}{:02x}".format(*PALETTE[label_numbers(tuple(names))[name]])
 
 
+def chip(name: str, names: Sequence[str], said: str = "") -> str:
+    """A class in its mask's colour, white or black on it, whichever is easier to read; plain where it is none of `names`."""
+    style = ""
+    if name in names:
+        colour = hex_colour(name, names)
+        style = f' style="background: {colour}; color: {text_colour(colour)}"'
+    return f'<span class="kit-tag"{style}>{html.escape(name)}{html.escape(said)}</span>'
+
+
+def text_colour(background: str) -> str:
+    """White or black, whichever has the higher contrast on a colour such as #c08000 by WCAG's formula: never below 4.5."""
+    channels = [int(background[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return "#000000" if (luminance + 0.05) / 0.05 >= 1.05 / (luminance + 0.05) else "#ffffff"
+
+
 def stage_maps(view: View, stage: str) -> Tensor:
     """A stage's scores with background, at the picture's size.   -> (1 + C, H, W)."""
     scores, size = view.result.scores_of(stage), view.sample.image.shape[:2]

@@ -120,6 +120,17 @@ CSS = """
 .kit-rows td:last-child { min-width: 0; }
 .kit-latest { grid-template-columns: repeat(6, minmax(0, 1fr)); }
 .kit-latest b { overflow-wrap: anywhere; }
+.kit-latest button { cursor: zoom-in; }
+.kit-chips { display: inline-flex; flex-wrap: wrap; gap: 3px 5px; }
+.kit-tag { padding: 0 7px; border: 1px solid var(--border-color-primary); border-radius: 99px; font-size: .8rem; white-space: nowrap; }
+.kit-link { color: var(--link-text-color); text-align: left; text-decoration: underline; overflow-wrap: anywhere; }
+.kit-do { padding: 1px 9px; border: 1px solid var(--border-color-primary); border-radius: 6px; white-space: nowrap; }
+.kit-popup {
+  width: min(720px, 94vw); max-height: 96vh; margin: auto; padding: 12px; overflow: auto; border: 1px solid var(--border-color-primary);
+  border-radius: 8px; background: var(--background-fill-primary); color: var(--body-text-color);
+}
+.kit-popup::backdrop { background: rgb(0 0 0 / .5); }
+.kit-popup img { width: 100%; max-height: 74vh; margin: 0; object-fit: contain; }
 .kit-notes { font-size: .88rem; line-height: 1.5; }
 .kit-notes pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 .kit-notes ul { margin: 0; padding-left: 1.1em; list-style: disc; }

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import tempfile
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -26,7 +27,8 @@ LABELLING = (SUGGESTED, SAME, LISTED)
 IF_LISTED = "as a CSV says if there is one, else as the model suggests"  # programs need not know what is in their zip
 MAX_NAMES = 100  # different classes in one batch
 RESULT_BYTES = 500_000_000  # of masks and overlays, which then become the zip
-DONE, REFUSED, LEFT, NAMED = "done", "refused", "not done", "classes suggested"
+DONE, REFUSED, IGNORED, LEFT, NAMED = "done", "refused", "ignored", "not done", "classes suggested"
+LIST_USED, LIST_NOT_USED = "no picture: the list of classes, which was used", "no picture: a list of classes, which was not used"
 REPORT_HEAD = ("file", "state", "classes", "scores", "seconds", "mask", "reason")
 
 
@@ -83,7 +85,12 @@ class Job:
         self.labelling = order.labelling if order.labelling != IF_LISTED else LISTED if self.labels else SUGGESTED
         self.notes: list[str] = []
         self.rows = {picture.id: Row(picture.name, LEFT, picture.id) for picture in self.bundle.pictures}
+        self.classes = VOC_CLASSES  # as the masks number them from 1 on; those of the pictures follow when all are known
         self.others = [Row(name, REFUSED, reason=reason) for name, reason in self.bundle.refused]
+        self.others += [Row(name, IGNORED, reason=reason) for name, reason in self.bundle.ignored]
+        if self.bundle.labels_name:
+            is_used = self.labelling == LISTED and not order.labels
+            self.others.append(Row(self.bundle.labels_name, IGNORED, reason=LIST_USED if is_used else LIST_NOT_USED))
         self._label()
 
     def __len__(self) -> int:
@@ -105,12 +112,16 @@ class Job:
         data, written = self.data(), 0
         if not len(data):
             return
+        self.classes = data.classes
         steps = generate_steps(
             self.order.pipeline, data, self.out, overlays=self.order.overlays, batch=1, skip_bad=True, lock=self.studio.lock
         )  # fmt: skip
         try:
             for step in steps:
-                state, reason = REFUSED if step.state == "refused" else DONE, step.why.removeprefix(f"{step.id}: ")
+                state, reason = (
+                    REFUSED if step.state == "refused" else DONE,
+                    step.why.removeprefix(f"{step.id}: ") or self.rows[step.id].reason,
+                )
                 row = self._kept(replace(self.rows[step.id], state=state, seconds=step.seconds, reason=reason))
                 written += sum(path.stat().st_size for path in self.pictures_of(row.id).values())
                 yield row
@@ -137,6 +148,11 @@ class Job:
     def count(self, state: str) -> int:
         return sum(row.state == state for row in self.all_rows())
 
+    def counts(self) -> dict[str, int]:
+        """How many files were read, and what became of each: at any time `read` is the sum of the others."""
+        counts = {"done": self.count(DONE), "refused": self.count(REFUSED), "ignored": self.count(IGNORED)}
+        return {"read": len(self.all_rows()), **counts, "not_done": self.count(LEFT) + self.count(NAMED)}
+
     def all_rows(self) -> list[Row]:
         """The pictures' rows, then those of files that are no pictures."""
         return [*self.rows.values(), *self.others]
@@ -154,8 +170,12 @@ class Job:
             put("settings.json", self.settings_json().encode(), zipfile.ZIP_DEFLATED)
             put("report.csv", self.report_csv().encode("utf-8-sig"), zipfile.ZIP_DEFLATED)  # the mark tells spreadsheets that it is UTF-8
             if (self.out / "manifest.json").exists():
-                put("manifest.json", (self.out / "manifest.json").read_bytes(), zipfile.ZIP_DEFLATED)
+                put("manifest.json", self.manifest_json().encode(), zipfile.ZIP_DEFLATED)
         return target
+
+    def manifest_json(self) -> str:
+        """What the masks were made with, and the counts of all files, also of those that no mask was asked of."""
+        return json.dumps({"files": self.counts(), **json.loads((self.out / "manifest.json").read_text(encoding="utf-8"))}, indent=2)
 
     def settings_json(self) -> str:
         """The settings as Explore loads them."""
@@ -174,8 +194,14 @@ class Job:
                 table.writerow([no_formula(cell) for cell in cells])
             return text.getvalue()
 
+    def reread(self, id: str) -> np.ndarray:
+        """A picture from the files as they were sent, because what was unpacked goes with the batch.   -> uint8 (H, W, 3)."""
+        with tempfile.TemporaryDirectory(prefix="kit-batch-") as folder:
+            pictures = {picture.id: picture for picture in unpacked(self.order.uploads, Path(folder)).pictures}
+            return pixels(pictures[id])
+
     def _first_reason(self) -> str:
-        return "".join(f": {shown(name)} is {reason}" for name, reason in self.bundle.refused[:1])
+        return "".join(f": {shown(name)} is {reason}" for name, reason in (*self.bundle.refused, *self.bundle.ignored)[:1])
 
     def _label(self) -> None:
         """The classes that are known before the model is asked."""
@@ -191,6 +217,7 @@ class Job:
             self.notes.append("There is a CSV among the files; it was not used.")
         if self.labelling == SAME:
             self.rows = {id: replace(row, classes=self.order.classes) for id, row in self.rows.items()}
+        self.rows = {id: self._askable(row) for id, row in self.rows.items()}
 
     def _with_suggestions(self, picture: Picture) -> Row:
         row = self.rows[picture.id]
@@ -200,7 +227,20 @@ class Job:
                 names, shares = ask.suggested(self.studio, self.order.pipeline.encode(image), self.order.pipeline.settings.template)
         except ValueError as error:
             return replace(row, state=REFUSED, reason=str(error))
-        return replace(row, state=NAMED, classes=names, scores=tuple(shares[name] for name in names))
+        return self._askable(replace(row, state=NAMED, classes=names, scores=tuple(shares[name] for name in names)))
+
+    def _askable(self, row: Row) -> Row:
+        """The row without classes that the prompts were not learned for, as in Explore; refused where no other is left."""
+        learned = self.order.pipeline.learned
+        kept = [place for place, name in enumerate(row.classes) if learned is None or name in learned.classes]
+        if len(kept) == len(row.classes) or row.state == REFUSED:
+            return row
+        others = [name for name in row.classes if name not in learned.classes]
+        told = f"the prompts were learned for {len(learned.classes)} classes, not for {', '.join(others)}"
+        if not kept:
+            return replace(row, state=REFUSED, reason=f"{told}: hand-crafted prompts take any word")
+        classes, scores = (tuple(values[place] for place in kept) if values else () for values in (row.classes, row.scores))
+        return replace(row, classes=classes, scores=scores, reason=f"{told}, left out")
 
     def _kept(self, row: Row) -> Row:
         self.rows[row.id] = row
