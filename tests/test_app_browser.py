@@ -369,11 +369,29 @@ def test_batch(browser, server, tmp_path):
 
     page.get_by_label("as the model suggests for each").check()
     start.click()
-    page.get_by_text("12 of 12 pictures done").wait_for(timeout=60_000)
+    page.get_by_text("12 files read: 12 done").wait_for(timeout=60_000)
     assert page.locator(".kit-latest img").count() == 6 and "%" in page.locator(".kit-rows").inner_text()
     page.screenshot(path=tmp_path / "batch.png")
     page.set_viewport_size({"width": 390, "height": 844})
     assert not page.evaluate(CUT_OFF)
+    page.set_viewport_size({"width": 1280, "height": 800})
+
+    page.get_by_role("button", name="Try four drawn scenes").click()
+    page.get_by_text("From a CSV beside the pictures").wait_for()
+    start.click()
+    page.get_by_text("5 files read: 4 done, 1 ignored").wait_for(timeout=60_000)
+    page.get_by_role("button", name="enlarge scene 02: horse, sheep").first.focus()
+    page.keyboard.press("Enter")
+    large = page.locator(".kit-popup:popover-open")
+    large.locator("img").wait_for()
+    page.wait_for_function("document.querySelector('.kit-popup:popover-open img').naturalWidth === 320")
+    page.screenshot(path=tmp_path / "enlarged.png")
+    page.keyboard.press("Escape")
+    assert large.count() == 0
+    page.get_by_role("button", name="Open in Explore: scene 02.png").click()
+    page.locator(".kit-sentence button", has_text="sheep").wait_for()
+    refined(page)
+    assert page.get_by_role("tab", name="Explore").get_attribute("aria-selected") == "true" and page.url == server.url
     nothing_is_wrong(page, server)
 
 
@@ -411,7 +429,7 @@ def test_a_method_of_ones_own_is_on_every_page(browser, server, own, tmp_path):
     page.get_by_text("scene.png").first.wait_for()
     page.get_by_label("as the model suggests for each").check()
     page.get_by_role("button", name="Start", exact=True).locator("visible=true").click()
-    page.get_by_text("1 of 1 picture").wait_for(timeout=60_000)
+    page.get_by_text("1 file read: 1 done").wait_for(timeout=60_000)
     with page.expect_download() as download:
         page.get_by_text("Download the zip").click()
     with zipfile.ZipFile(download.value.path()) as archive:

@@ -123,6 +123,8 @@ CSS = """
 .kit-latest button { cursor: zoom-in; }
 .kit-chips { display: inline-flex; flex-wrap: wrap; gap: 3px 5px; }
 .kit-tag { padding: 0 7px; border: 1px solid var(--border-color-primary); border-radius: 99px; font-size: .8rem; white-space: nowrap; }
+.prose :is(.kit-do, .kit-link) { font-size: .84rem; font-weight: 400; box-shadow: none; }
+.prose .kit-link { padding: 0; background: none; border: 0; }
 .kit-link { color: var(--link-text-color); text-align: left; text-decoration: underline; overflow-wrap: anywhere; }
 .kit-do { padding: 1px 9px; border: 1px solid var(--border-color-primary); border-radius: 6px; white-space: nowrap; }
 .kit-popup {
