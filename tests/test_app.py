@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import math
+import re
 import threading
 import time
 import zipfile
@@ -13,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import gradio as gr
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -289,6 +291,14 @@ def test_two_events_that_ask_the_same_are_answered_once(visitor):
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         answers = [ask.result() for ask in [pool.submit(visitor.move, power=3), pool.submit(visitor.move, power=3)]]
     assert sorted(isinstance(strip, str) for strip, *_ in answers) == [False, True]
+
+
+def test_a_stage_explains_itself_and_leads_to_its_notebook(server, visitor):
+    strip, heats, *_ = visitor.move()
+    links = re.findall(r'href="([^"]+[.]ipynb)"', strip)
+    assert links and "It fills objects, and leaks" in strip and "what is + affinity?" in strip
+    assert httpx.get(server.url + links[0]).json()["cells"]
+    assert re.search(r"score 0[.]\d\d: share of <i>horse</i> among 2 \+ 22 words", heats) and "looks hot whatever the score" in heats
 
 
 def test_looks_and_confidence_keep_the_refined_result(visitor):

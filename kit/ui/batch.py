@@ -257,7 +257,7 @@ class Pictures:
         small.save(path, compress_level=1)
         self._large[row.id] = large(row, path, self.job.classes)
         small.thumbnail((THUMBNAIL, THUMBNAIL))
-        self._latest = [thumbnail(row, figures.png_url(np.array(small)), self.job.classes), *self._latest][:LATEST]
+        self._latest = [thumbnail(row, figures.picture_url(np.array(small)), self.job.classes), *self._latest][:LATEST]
         return path
 
     def html(self) -> str:

@@ -559,7 +559,7 @@ class Explore:
         own, output = (embed(tokens, done=done)[0, patch] @ text for embed in (value_embeddings, patch_embeddings))
         picture = figures.marked_patch(view, cam.stretched(affinity), row, column)
         return (
-            figures.framed(figures.png_url(picture), f"Patch {row + 1}, {column + 1}", "hot: what it attends to")
+            figures.framed(figures.picture_url(picture), f"Patch {row + 1}, {column + 1}", "hot: what it attends to")
             + "<p><b>Nearest words to what the patch itself says</b> (cosine; its value in the last block, as in MaskCLIP)</p>"
             + figures.bars(figures.class_shares(words, own), top=NEAREST)
             + "<p><b>Nearest words to the block's output there</b> (the patch after it has read all others: in these scenes it names the "

@@ -1,5 +1,4 @@
-"""The page's pictures: a view's stages as arrays, each by what it shows, and arrays as HTML figures with captions (PNG inside the page:
-nothing lossy)."""
+"""The page's pictures: a view's stages as arrays, each by what it shows, and arrays as HTML figures with captions, nothing lossy."""
 
 import base64
 import functools
@@ -7,6 +6,7 @@ import html
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -176,11 +176,12 @@ def strip(view: View, address: str = "") -> str:
 
 
 def about_stage(about: str, notebook: str) -> str:
-    """Two sentences for those who meet a stage the first time, with the way into the lesson."""
-    if not about:
-        return ""
-    link = f' <a href="gradio_api/file=notebooks/{notebook}" download>Build it by hand: notebooks/{notebook}</a>' if notebook else ""
-    return html.escape(about) + link
+    """Two sentences for those who meet a stage the first time, with the way into the lesson where the app has it beside it."""
+    path = f"notebooks/{notebook}"
+    if not about or not notebook:
+        return html.escape(about)
+    lesson = f'<a href="gradio_api/file={path}" download>{path}</a>' if Path(path).is_file() else path
+    return f"{html.escape(about)} Build it by hand: {lesson}"
 
 
 def heat_levels(view: View, stage: str, name: str) -> np.ndarray:
@@ -266,7 +267,7 @@ def framed(
         image = f'<button class="kit-enlarge" aria-expanded="false" aria-label="enlarge {alt}">{image}</button>'
         levels = [(key, plane) for key, plane in (("read", read), ("labels", labels)) if plane is not None]
         attributes += f' data-stage="{html.escape(stage)}" data-title="{title}"'
-        attributes += "".join(f' data-{key}="{png_url(plane)}"' for key, plane in levels)
+        attributes += "".join(f' data-{key}="{picture_url(plane)}"' for key, plane in levels)
     why = f'<details class="kit-why"><summary aria-label="what is {title}?">?</summary><p>{about}</p></details>' if about else ""
     said = f'<p class="kit-story">{told}</p>' if told else ""
     return f"<figure{attributes}>{image}<figcaption><b>{title}</b>{why}<span>{caption}</span>{said}</figcaption></figure>"
@@ -325,11 +326,11 @@ def plain_mask(view: View, labels: Tensor) -> np.ndarray:
 def packed(view: View, key: str, drawn: Callable[[], np.ndarray]) -> str:
     """A view's picture, packed once; the mask changes when the refiner is done."""
     if key not in view.urls or key == MASK:
-        view.urls[key] = png_url(drawn())
+        view.urls[key] = picture_url(drawn())
     return view.urls[key]
 
 
-def png_url(pixels: np.ndarray) -> str:
+def picture_url(pixels: np.ndarray) -> str:
     """A picture inside the page, nothing lost: uint8 (H, W, 3) as WebP, a third of PNG's time; one plane (H, W) as PNG."""
     with io.BytesIO() as file:
         if pixels.ndim == 3:

@@ -351,7 +351,7 @@ class Prompts:
         """The mask of the best or the worst template."""
         by = f"score {100 * row.class_score:.1f} %: nobody knows the truth" if math.isnan(row.miou) else f"IoU {100 * row.miou:.1f} %"
         sharp = "" if math.isnan(row.sharpness) else f" · sharpness {row.sharpness:.4f}"
-        said, url = html.escape(f"“{row.template}”"), figures.png_url(figures.plain_mask(view, labels))
+        said, url = html.escape(f"“{row.template}”"), figures.picture_url(figures.plain_mask(view, labels))
         return figures.framed(url, title, f"{said} · {by}{sharp}", alt=f"mask of the {title.lower()} template, {said}")
 
     def _strange(self, templates: Sequence[str]) -> str:
@@ -385,7 +385,7 @@ class Prompts:
         picture = figures.heat(replace(view, result=row.result), next(iter(row.result.stages)), name)
         caption = " · ".join(filter(None, (html.escape(mark), figures.iou_text(figures.scene_iou(view, row.result.labels), 1))))
         word = html.escape(row.word)
-        return figures.framed(figures.png_url(picture), word, caption, alt=f"heat of {html.escape(name)} asked for as {word}")
+        return figures.framed(figures.picture_url(picture), word, caption, alt=f"heat of {html.escape(name)} asked for as {word}")
 
     def leave_out(self, request: gr.Request) -> Iterator:
         """A row at a time, the word that changes most first."""
@@ -425,7 +425,7 @@ class Prompts:
             figures.iou_text(figures.scene_iou(view, row.labels), 1),
             f"{100 * row.changed:.1f}&nbsp;% changed" if row.left_out else "",
         )
-        url = figures.png_url(figures.plain_mask(view, row.labels))
+        url = figures.picture_url(figures.plain_mask(view, row.labels))
         return figures.framed(url, html.escape(title), " · ".join(filter(None, caption)), alt="mask " + html.escape(title.lower()))
 
     def api_templates(self, templates: list[str], scenes: float, settings: dict | None, method: str):

@@ -163,11 +163,11 @@ class Recording:
         last = stages[-1]
         heat = next((stage for stage in reversed(stages) if stage not in view.result.votes), last)
         score = figures.iou_text(figures.scene_iou(view, view.result.labels))
-        parts = [figures.framed(figures.png_url(view.sample.image), "Picture", html.escape(", ".join(view.sample.names)))]
+        parts = [figures.framed(figures.picture_url(view.sample.image), "Picture", html.escape(", ".join(view.sample.names)))]
         shown = ((figures.heat(view, heat, name), titles[heat], f"heat of {html.escape(name)}"), (last_mask(view), titles[last], score))
         for picture, title, told in shown:
             caption = " · ".join(filter(None, (html.escape(when), told)))
-            parts.append(figures.framed(figures.png_url(picture), html.escape(title), caption))
+            parts.append(figures.framed(figures.picture_url(picture), html.escape(title), caption))
         words = "" if pipeline.learned is None else said(self.course.words(pipeline, name), name, pipeline)
         return f'<div class="kit-strip kit-watch">{"".join(parts)}</div>', words
 

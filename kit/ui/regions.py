@@ -39,7 +39,7 @@ def layer(
     voted = len([index for index in chosen if int(vote.mask_labels[index])])
     by = figures.source_told(proposals.source)
     summary = f"{len(chosen)} masks of the level “{LEVELS[level]}” by {by}; {voted} of them voted for a class"
-    picture = f'<image href="{figures.png_url(image)}" width="{width}" height="{height}"/>'
+    picture = f'<image href="{figures.picture_url(image)}" width="{width}" height="{height}"/>'
     return (
         f'<figure class="kit-regions"><svg viewBox="0 0 {width} {height + LINE * width / 320:.1f}" role="img" '
         f'aria-label="{html.escape(summary)}">{picture}{"".join(parts)}</svg>'
