@@ -207,6 +207,28 @@ def test_what_cannot_be_asked_leaves_the_controls_as_they_are_drawn(visitor, cha
     assert drawn["words"].value == ["sheep = lamb"]
 
 
+def test_prompts_that_were_not_learned_leave_the_choice_as_it_was(visitor):
+    visitor.method = "fma-wsss"
+    visitor.move(**{PROMPTS_FROM: BY_HAND})
+    with pytest.raises(Refused, match="nothing was learned here"):
+        visitor.move(**{PROMPTS_FROM: HERE})
+    _, *updates = visitor.page.back(visitor, visitor.method)
+    assert dict(zip(visitor.page.controls, updates, strict=True))[visitor.method, PROMPTS_FROM] == BY_HAND
+
+
+def test_words_that_come_with_the_model_are_no_difference(server, visitor, monkeypatch):
+    monkeypatch.setattr(server.page.studio, "prompt_words", {"sheep": "woolly sheep"})
+    visitor.open(2)
+    words = server.page.retune(["horse", "sheep"], [], "horse")[0].value
+    assert words == ["sheep = woolly sheep"]
+    *_, differs = visitor.move(words=words)[:5]
+    assert differs == ""
+    *_, differs = visitor.move(words=["sheep = lamb"])[:5]
+    assert "Words" in differs and 'data-choose="synonyms"' in differs
+    _, _, *updates = visitor.page.reset(visitor, {}, visitor.method, SimpleNamespace(chosen="synonyms"))
+    assert dict(zip(visitor.page.controls, updates, strict=True))["words"].value == words
+
+
 def test_a_scene_that_cannot_be_drawn_is_refused(client):
     for asked, says in (((["dragon"], "sea", 1), "objects"), ((["boat"] * 5, "sea", 1), "objects"), ((["boat"], "moon", 1), "place")):
         with pytest.raises(AppError, match=says):

@@ -68,8 +68,13 @@ def test_what_is_not_there_and_what_nobody_knows(sample):
 
 
 def test_the_sentence_escapes_what_was_typed():
-    said = story.sentence("a <b>{}</b>.", ("<i>",), {}, {"<i>": "#000"}, "<i>")
-    assert "<b>" not in said and "&lt;i&gt;" in said and 'aria-pressed="true"' in said
+    said = story.sentence("a <b>{}</b>.", ("<i>",), {}, {"<i>": "#000"}, "<i>", rivals=1)
+    assert (
+        said.endswith("against 1 background word</span></p>")
+        and "<b>" not in said
+        and "&lt;i&gt;" in said
+        and 'aria-pressed="true"' in said
+    )
 
 
 def test_an_address_is_read_into_a_picture_and_plain_values():
@@ -112,7 +117,7 @@ def test_every_setting_comes_back_from_an_address(method):
             continue  # it does not go with the preset's others
         tried += 1
         view = SimpleNamespace(pipeline=SimpleNamespace(method=method, settings=changed), sample=SimpleNamespace(names=("boat",)))
-        text = address.written({"scene": "3"}, view, SimpleNamespace(settings=preset), "another")
+        text = address.written({"scene": "3"}, view, preset, "another")
         asked = address.read(dict(parse_qsl(text.removeprefix("?"), keep_blank_values=True)))
         assert asked.picture == {"scene": "3"} and asked.values.pop("method") == method.name and asked.values.pop("class") == "boat"
         assert {key: address.value(type(preset).described()[key], said) for key, said in asked.values.items()} == changed.unlike(preset)

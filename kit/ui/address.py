@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
-from kit.method import Pipeline
-from kit.settings import Setting
+from kit.settings import Setting, Settings
 from kit.ui.session import Refused, View
 
 PICTURE = ("scene", "seed", "objects", "place")
@@ -54,16 +53,16 @@ def whole(text: str | int, what: str) -> int:
         raise Refused(f"expected {what} as a whole number, got {text!r}"[:200]) from error
 
 
-def written(picture: Mapping[str, str], view: View, start: Pipeline, default: str) -> str:
+def written(picture: Mapping[str, str], view: View, usual: Settings, default: str) -> str:
     """The address of a view, with its question mark: only what is not as a visitor finds it.
 
-    picture: its part of the address; start: the method as a visitor finds it; default: the method that is chosen at first.
+    picture: its part of the address; usual: the method's settings as a visitor finds them; default: the method that is chosen at first.
     """
     method, settings = view.pipeline.method.name, view.pipeline.settings
     parts = {name: text for name, text in picture.items() if text}
     parts["class"] = ",".join(view.sample.names)
     parts |= {} if method == default else {"method": method}
-    for name, changed in settings.unlike(start.settings).items():
+    for name, changed in settings.unlike(usual).items():
         listed = type(settings).described()[name].kind == "texts"
         parts[name] = ",".join(changed) if listed else changed if isinstance(changed, str) else json.dumps(changed, separators=(",", ":"))
     return "?" + urlencode(parts)

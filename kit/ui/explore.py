@@ -18,7 +18,7 @@ from kit.last_block import last_pass, patch_embeddings, value_embeddings
 from kit.method import Pipeline, with_settings
 from kit.prompt import nearest_words, prompts
 from kit.propose import LEVELS
-from kit.settings import Setting, plain, shortened
+from kit.settings import Setting, Settings, plain, shortened
 from kit.toy import PLACES
 from kit.toy.places import STUFF
 from kit.ui import address, ask, controls, figures, regions, story
@@ -39,7 +39,7 @@ from kit.ui.session import (
     friendly,
     results_folder,
     warn,
-)  # fmt: skip
+)
 from kit.words import SYNONYMS, VOC_CLASSES, class_name, label_numbers
 
 SCENES = (32, 68, 2, 24, 44, 38, 45, 15, 5, 23, 22, 57)  # of the val split: every kind of place, five with several classes
@@ -426,14 +426,20 @@ class Explore:
 
     def _strip(self, visitor: str, key: str, view: View) -> str:
         """The strip with the address at which this very view can be opened again."""
-        found_at, start = self.studio.shelf.get(visitor, f"{key} address"), self.studio.start(view.pipeline.method.name)
-        return figures.strip(view, address.written(found_at, view, start, self.studio.default) if found_at else "")
+        found_at = self.studio.shelf.get(visitor, f"{key} address")
+        return figures.strip(view, address.written(found_at, view, self._usual(view), self.studio.default) if found_at else "")
+
+    def _usual(self, view: View) -> Settings:
+        """The settings as a visitor finds them, with the words that stand in the place of this view's classes."""
+        settings, names = self.studio.start(view.pipeline.method.name).settings, view.sample.names
+        return settings.changed(synonyms=settings.synonyms | {name: self.studio.prompt_words[name] for name in names
+                                                              if name in self.studio.prompt_words})  # fmt: skip
 
     def _sentence(self, view: View) -> str:
         settings, name = view.pipeline.settings, figures.shown_class(view)
         colours = {own: figures.hex_colour(own, view.sample.names) for own in view.sample.names}
-        said = story.sentence(settings.template, view.sample.names, settings.synonyms, colours, name, self._vectors(view.pipeline, name))
-        return said.replace("</p>", f" <span>against {len(settings.background)} background words</span></p>")
+        vectors, rivals = self._vectors(view.pipeline, name), len(settings.background)
+        return story.sentence(settings.template, view.sample.names, settings.synonyms, colours, name, rivals=rivals, vectors=vectors)
 
     def _vectors(self, pipeline: Pipeline, name: str) -> str:
         """What stands in the template's place where prompts were learned, and the words that its vectors come nearest to."""
@@ -449,10 +455,10 @@ class Explore:
 
     def _differs(self, view: View) -> str:
         """What differs from the preset, each with a way back."""
-        pipeline, start = view.pipeline, self.studio.start(view.pipeline.method.name)
-        described, chips = type(pipeline.settings).described(), []
-        for name, value in pipeline.settings.unlike(start.settings).items():
-            title, now, then = described[name].title or name, in_short(value), in_short(start.settings.value(name))
+        settings, usual, chips = view.pipeline.settings, self._usual(view), []
+        described = type(settings).described()
+        for name, value in settings.unlike(usual).items():
+            title, now, then = described[name].title or name, in_short(value), in_short(usual.value(name))
             group = f"{name.rpartition('.')[0].replace('.', ': ')}: " if "." in name else ""
             chips.append(
                 f'<button class="kit-chip" data-choose="{name}" aria-label="reset {html.escape(title)} to {html.escape(then)}">'
@@ -487,6 +493,9 @@ class Explore:
         updates = {(method, name): controls.shown(setting, plain(settings.value(name)), self.clip)
                    for name, setting in self.settings[method].items()}  # fmt: skip
         updates |= {"opacity": view.look.opacity, "colour_map": view.look.colour_map}
+        if method in self.sources:
+            learned, started = view.pipeline.learned, self.studio.start(method).learned
+            updates[method, PROMPTS_FROM] = BY_HAND if learned is None else STARTED if learned is started else HERE
         updates["words"], updates["shown"] = self._tuned(view.sample.names, entries_of(settings.synonyms), view.look.shown)
         return gr.skip(), *(updates.get(key, gr.skip()) for key in self.controls)
 
@@ -562,8 +571,8 @@ class Explore:
             figures.framed(figures.picture_url(picture), f"Patch {row + 1}, {column + 1}", "hot: what it attends to")
             + "<p><b>Nearest words to what the patch itself says</b> (cosine; its value in the last block, as in MaskCLIP)</p>"
             + figures.bars(figures.class_shares(words, own), top=NEAREST)
-            + "<p><b>Nearest words to the block's output there</b> (the patch after it has read all others: in these scenes it names the "
-            "object mostly where the object is not. CLIP never learned to say what a single patch shows)</p>"
+            + "<p><b>Nearest words to the block's output there</b> (the patch after it has read all others: in the drawn scenes it names "
+            "the object mostly where the object is not. CLIP never learned to say what a single patch shows)</p>"
             + figures.bars(figures.class_shares(words, output), top=NEAREST)
         )
 

@@ -215,7 +215,15 @@ class Prompts:
             return about, figures.opened(view), *[gr.skip()] * 5
         others = [word for name, own in SYNONYMS.items() if name not in view.sample.names for word in own]
         name = gr.Radio(choices=list(view.sample.names), value=figures.shown_class(view))
-        return now, figures.opened(view), name, gr.Dropdown(choices=others, value=[]), "", "", None
+        return (
+            now,
+            figures.opened(view),
+            name,
+            gr.Dropdown(choices=others, value=[], multiselect=True, allow_custom_value=True),
+            "",
+            "",
+            None,
+        )
 
     def measure_unasked(self, request: gr.Request, about: str) -> Iterator:
         """The usual templates over the open picture when the page is opened: once for each question, and not while a visitor's own runs."""

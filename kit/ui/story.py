@@ -89,11 +89,12 @@ def percent(share: float) -> str:
 
 
 def sentence(
-    template: str, names: Sequence[str], synonyms: Mapping[str, str], colours: Mapping[str, str], shown: str, vectors: str = ""
-) -> str:
+    template: str, names: Sequence[str], synonyms: Mapping[str, str], colours: Mapping[str, str], shown: str, *, rivals: int,
+    vectors: str = "",
+) -> str:  # fmt: skip
     """The prompt as a sentence, with a chip to choose for every class.
 
-    vectors: what stands in the template's place where prompts were learned, as HTML.
+    rivals: how many background words compete; vectors: what stands in the template's place where prompts were learned, as HTML.
     """
     chips = []
     for name in names:
@@ -104,7 +105,7 @@ def sentence(
         chips.append(f'<button {attributes}><i style="background:{colours[name]}"></i>{said}</button>')
     before, _, after = template.partition("{}")
     asked = f"{vectors} {' '.join(chips)}" if vectors else f"“{html.escape(before)}{' '.join(chips)}{html.escape(after)}”"
-    return f'<p class="kit-sentence">{asked}</p>'
+    return f'<p class="kit-sentence">{asked} <span>against {rivals} background word{"s" * (rivals != 1)}</span></p>'
 
 
 def legend(names: Sequence[str], colours: Mapping[str, str], shown: str, colour_map: str, confidence: float) -> str:
