@@ -24,14 +24,17 @@ def browser(chromium):
     return chromium
 
 
-def visit(browser, server, width: int, height: int):
-    """The page after its first scene is refined, with what it complained about and what it asked for."""
+def visit(browser, server, width: int, height: int, query: str = ""):
+    """The page after its first scene is refined, with what it complained about and what it asked for.
+
+    Another address is another visit: leaving a page that still listens is an error in the page that is left.
+    """
     page = browser.new_page(viewport={"width": width, "height": height})
     page.complaints, page.asked = [], set()
     page.on("console", lambda message: page.complaints.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: page.complaints.append(str(error)))
     page.on("request", lambda request: page.asked.add(request.url))
-    page.goto(server.url)
+    page.goto(server.url + query)
     refined(page)
     return page
 
@@ -132,11 +135,9 @@ def visitors(server) -> list[str]:
 
 
 def test_a_link_opens_what_is_seen_and_every_setting_has_a_way_back(browser, server):
-    page = visit(browser, server, 1280, 800)
-    page.goto(f"{server.url}?scene=2&class=sheep,horse&box_threshold=0.6&layers=[0,1]&background=grass,sky")
+    page = visit(browser, server, 1280, 800, "?scene=2&class=sheep,horse&box_threshold=0.6&layers=[0,1]&background=grass,sky")
     differs = page.locator(".kit-differs")
     differs.get_by_text("Box threshold").wait_for()
-    refined(page)
     assert [chip.get_attribute("data-choose") for chip in differs.locator("button").all()] == ["background", "box_threshold", "layers", "*"]
     page.locator(".kit-sentence button", has_text="horse").click()
     page.locator(".kit-legend", has_text="heat of horse").wait_for()
@@ -163,7 +164,8 @@ def test_a_link_opens_what_is_seen_and_every_setting_has_a_way_back(browser, ser
     words = page.locator(".toast-body").inner_text()
     assert "expected box_threshold to be a number from 0 to 1, got 99" in words and "Box threshold is empty" in words
     assert page.locator("[data-testid=status-tracker] .error:visible").count() == 0
-    page.goto(f"{server.url}?scene=3&colour=red")
+    assert not page.complaints
+    page = visit(browser, server, 1280, 800, "?scene=3&colour=red")
     page.locator(".toast-body", has_text="unknown setting colour").wait_for()
     assert not page.complaints
 
