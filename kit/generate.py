@@ -426,7 +426,7 @@ def _written(job: _MaskJob) -> Step:
 
         save_image(job.files[OVERLAYS], hatch(mask_overlay(job.picture, numbers[labels[0].numpy()]), sure == mask.IGNORE))
     if MASKS in job.files:
-        save_mask(job.files[MASKS], numbers[sure])
+        save_mask(job.files[MASKS], numbers[sure], is_pseudo=True)
     return replace(job.step, spent={**seconds, "write": time.perf_counter() - clock})
 
 

@@ -7,13 +7,14 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
-from kit.files import write_whole
+from kit.files import mistaken, write_whole
 
 Pixels = TypeVar("Pixels")
 Source = str | os.PathLike | bytes | BinaryIO | Image.Image | np.ndarray
@@ -35,6 +36,10 @@ def _voc_palette() -> np.ndarray:
 
 
 PALETTE = _voc_palette()
+
+PSEUDO = ("Comment", "pseudo mask, made by the kit from words: no ground truth")  # what the PNG of one says
+
+MAX_SIDE = 65_535  # pixels, as much as JPEG holds
 
 # Photographs and drawings, no more: Pillow reads forty formats, and some run a program (EPS) or hide a second picture (ICO).
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "AVIF")
@@ -96,21 +101,35 @@ def image_size(path: str | os.PathLike, *, max_pixels: int = 50_000_000) -> tupl
     return _read(path, max_pixels, _rows_columns)
 
 
-def load_mask(source: Source, *, max_pixels: int = 50_000_000) -> np.ndarray:
-    """A label map as it was saved: the numbers in the file, not the colours they are shown in.
+@dataclass(frozen=True, eq=False)
+class LabelFile:
+    """A label map as it was saved: labels uint8 (H, W); colours: its palette, uint8 (up to 256, 3), None for grey; is_pseudo: the kit made it."""
 
-    source: a palette PNG or an 8-bit grey PNG as path, bytes or binary file -> uint8 (H, W); 255 means "not judged" by VOC's custom.
-    Raises ImageError for everything else: colours and lossy files have no labels to read.
-    """
+    labels: np.ndarray
+    colours: np.ndarray | None
+    is_pseudo: bool
+
+
+def read_labels(source: Source, *, max_pixels: int = 50_000_000) -> LabelFile:
+    """What `load_mask` reads, with what the file says beside the numbers."""
     if isinstance(source, np.ndarray | Image.Image):
         raise ImageError(f"expected a PNG file with labels, got {type(source).__name__}; give its path or its bytes")
     return _read(source, max_pixels, _labels)
 
 
-def save_mask(path: str | os.PathLike, labels: np.ndarray) -> None:
+def load_mask(source: Source, *, max_pixels: int = 50_000_000) -> np.ndarray:
+    """A label map as it was saved: the numbers in the file, not the colours they are shown in.
+
+    source: a palette PNG or a grey PNG of 8 bit, or of 1 bit, as path, bytes or binary file -> uint8 (H, W); 255 means "not judged" by
+    VOC's custom. Raises ImageError for everything else: colours and lossy files have no labels to read.
+    """
+    return read_labels(source, max_pixels=max_pixels).labels
+
+
+def save_mask(path: str | os.PathLike, labels: np.ndarray, *, is_pseudo: bool = False) -> None:
     """Write a label map as a palette PNG in VOC's colours; the file appears whole or not at all.
 
-    labels (H, W) of whole numbers 0..255. Raises ImageError for other labels, another ending than .png, or a folder that is not there.
+    labels (H, W) of whole numbers 0..255; is_pseudo: the file says that the kit made it, and is never read as truth. Raises ImageError for other labels, another ending than .png, or a folder that is not there.
     """
     labels = np.asarray(labels)
     if labels.ndim != 2 or not labels.size or not np.issubdtype(labels.dtype, np.integer):
@@ -119,7 +138,10 @@ def save_mask(path: str | os.PathLike, labels: np.ndarray) -> None:
         raise ImageError(f"expected labels 0..255, got {labels.min()}..{labels.max()}; a palette PNG holds no others")
     picture = Image.fromarray(np.ascontiguousarray(labels, np.uint8))
     picture.putpalette(PALETTE.tobytes())
-    _write(path, picture, {".png": "PNG"})
+    words = PngImagePlugin.PngInfo()
+    if is_pseudo:
+        words.add_text(*PSEUDO)
+    _write(path, picture, {".png": "PNG"}, pnginfo=words)
 
 
 def save_image(path: str | os.PathLike, rgb: np.ndarray) -> None:
@@ -168,6 +190,8 @@ def _check_size(name: str, size_xy: tuple[int, int], max_pixels: int) -> None:
     width, height = size_xy
     if width < 1 or height < 1:
         raise ImageError(f"{name}the picture has no pixels ({width} wide, {height} high); choose another one")
+    if max(width, height) > MAX_SIDE:  # Pillow keeps a pointer for every row
+        raise ImageError(f"{name}the picture is {width:,} x {height:,} pixels, more than {MAX_SIDE:,} on one side; make it smaller first")
     if width * height > max_pixels:
         raise ImageError(
             f"{name}the picture is {width:,} x {height:,} = {width * height:,} pixels, "
@@ -227,7 +251,7 @@ def _decoded(file: BinaryIO, name: str, max_pixels: int, pixels: Callable[[Image
         file.seek(0)
         prefix = file.read(16)
         if not prefix:
-            raise ImageError(f"{name}the file is empty; save or download it again")
+            raise ImageError(f"{name}{mistaken(prefix)}")
         # Not Image.open: its own size check warns or raises before ours can say how large the picture is.
         for reader, accepts in (Image.OPEN[format] for format in _FORMATS if format in Image.OPEN):
             if accepts(prefix) is True:
@@ -235,7 +259,8 @@ def _decoded(file: BinaryIO, name: str, max_pixels: int, pixels: Callable[[Image
                 with reader(file, "") as image:
                     _check_size(name, image.size, max_pixels)
                     return pixels(image, name)
-        raise ImageError(f"{name}this is not a picture the kit can read; save it as {_ACCEPTED}")
+        file.seek(0)
+        raise ImageError(f"{name}{mistaken(file.read(512)) or f'this is not a picture the kit can read; save it as {_ACCEPTED}'}")
 
 
 def _rgb(image: Image.Image, name: str) -> np.ndarray:
@@ -306,24 +331,26 @@ def _from_grey16(image: Image.Image) -> Image.Image:
     return grey
 
 
-def _labels(image: Image.Image, name: str) -> np.ndarray:
+def _labels(image: Image.Image, name: str) -> LabelFile:
     if image.format != "PNG":
         raise ImageError(f"{name}a label map must be a PNG, got {image.format}, which may change labels; save it with save_mask")
     # Grey of 2 or 4 bit is stretched to 0..255 when read, which would change the labels.
     stretched = image.mode == "L" and image.tile[0].args != "L"
-    if image.mode not in ("P", "L") or stretched:
-        found = "grey of fewer than 8 bit" if stretched else f"{image.mode} pixels"
+    if image.mode not in ("P", "L", "1") or stretched:
+        found = "grey of 2 or 4 bit" if stretched else f"{image.mode} pixels"
         raise ImageError(f"{name}expected labels (a palette PNG or an 8-bit grey PNG), got {found}; save the label map with save_mask")
-    return np.array(image)
+    labels = np.array(image).astype(np.uint8)
+    colours = np.array(image.getpalette("RGB") or [], np.uint8).reshape(-1, 3) if image.mode == "P" else None
+    return LabelFile(labels, colours, image.info.get(PSEUDO[0]) == PSEUDO[1])
 
 
-def _write(path: str | os.PathLike, picture: Image.Image, formats: dict[str, str]) -> None:
+def _write(path: str | os.PathLike, picture: Image.Image, formats: dict[str, str], **options: Any) -> None:
     path = Path(path)
     if path.suffix.lower() not in formats:
         raise ImageError(f"{path}: expected a name that ends in {' or '.join(formats)}; rename it")
     try:
         with io.BytesIO() as file:
-            picture.save(file, format=formats[path.suffix.lower()], quality=95)
+            picture.save(file, format=formats[path.suffix.lower()], quality=95, **options)
             write_whole(path, file.getvalue())
     except OSError as error:
         raise ImageError(f"{path}: the file cannot be written ({error.strerror or error}); check the folder") from error

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from kit.encode import Clip
-from kit.files import write_whole
+from kit.files import from_json, mistaken_file, write_whole
 
 BELONGS = "belongs_to"  # the entry of safetensors' header that holds the description
 
@@ -106,10 +106,16 @@ def load_learned(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict]:
         raise LearnedError(f"{path}: there is no such file; learn one with python -m kit fit")
     try:
         with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {})[BELONGS])
-            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118  no dict
+            about = from_json((file.metadata() or {})[BELONGS])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no dict
+            if not isinstance(about, dict):
+                raise ValueError
     except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise LearnedError(f"{path}: this is no file of something the kit has learned; learn one with python -m kit fit") from error
+        what = mistaken_file(path) or "this is no file of something the kit has learned; learn one with python -m kit fit"
+        raise LearnedError(f"{path}: {what}") from error
+    if strange := [name for name, values in tensors.items() if not values.isfinite().all()]:
+        raise LearnedError(f"{path}: {strange[0]} holds numbers that are none (NaN or infinite); learn it anew with python -m kit fit")
+    return tensors, about
 
 
 def check_belongs(path: str | os.PathLike, about: Mapping, *, clip_name: str = "", **expected) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from kit import __version__, mask
 from kit.data import DataSet
-from kit.files import write_whole
+from kit.files import from_json, write_whole
 from kit.method import Method, Pipeline
 from kit.settings import SettingsError
 
@@ -47,7 +47,7 @@ def read_manifest(out: str | os.PathLike) -> dict | None:
     if not path.is_file():
         return None
     try:
-        manifest = json.loads(path.read_text())
+        manifest = from_json(path.read_bytes())
         if not isinstance(manifest["images"], dict) or not isinstance(manifest["made_with"], dict):
             raise TypeError
     except (OSError, ValueError, KeyError, TypeError) as error:

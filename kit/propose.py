@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor, nn
 
-from kit.files import write_whole
+from kit.files import from_json, write_whole
 from kit.shapes import check_shape
 from kit.weights import WeightsError, hub_file
 
@@ -224,7 +224,7 @@ class Sam:
             raise ProposalError(f"expected a precision out of {', '.join(PRECISIONS)}, got {precision!r}; choose one of those")
         folder = Path(name) if Path(name).exists() else _from_hub(name)
         try:
-            kind = json.loads((folder / "config.json").read_text()).get("model_type")
+            kind = from_json((folder / "config.json").read_bytes()).get("model_type")
         except (OSError, ValueError, AttributeError) as error:
             raise ProposalError(f"{name} holds no readable config.json; give a folder as transformers saves it, or a hub name") from error
         if kind != "sam":

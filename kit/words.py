@@ -202,6 +202,31 @@ def class_name(text: str, classes: Sequence[str] = ()) -> str:
     return alike[0]
 
 
+BACKGROUND_NAMES = ("background", "_background_", "__background__", "bg", "__bg__")  # what tools call the label 0
+VOID_NAMES = (
+    "void", "_void_", "__void__", "ignore", "_ignore_", "__ignore__", "unlabeled", "unlabelled", "__unlabeled__", "don't care", "dontcare",
+)  # fmt: skip
+NOTHING = ("nan", "none", "null", "n/a", "<na>")  # how programs write an empty cell
+
+
+def check_class(name: str) -> str:
+    """A class name as it is.
+
+    Raises ValueError for a text that is no single name: several with something between them, part of a list, an empty cell, background.
+    """
+    text, shown = name.strip().lower(), repr(name if len(name) <= 60 else f"{name[:57]}...")
+    if not text or text in NOTHING:
+        raise ValueError(f"{shown} is no class name but what an empty cell looks like: leave it out")
+    if text in BACKGROUND_NAMES:
+        raise ValueError(f"{shown} is no class: background is what no class takes, label 0 in every mask; leave it out")
+    if text in VOID_NAMES:
+        raise ValueError(f"{shown} is no class: pixels that are not judged have the label 255 in a mask; leave it out")
+    marks = re.findall(r'[][{}|;,"<>\\\x00-\x1f\x7f]', text) or re.findall(r"^['`]|['`]$", text)
+    if marks:
+        raise ValueError(f"{shown} is no class name, for it has {marks[0]!r} in it: write each class by itself, as plain words")
+    return name
+
+
 def _folded(text: str) -> str:
     return re.sub(r"[\s_-]+", "", text.casefold())
 

@@ -1,7 +1,6 @@
 """The options that several commands share, and what is made of them: settings, a data set, methods ready for use."""
 
 # Only light imports here: --help must be quick, and every process of the refiner reads this file again.
-import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from kit import files
 from kit.cli.output import say
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def listed(text: str, option: str) -> tuple[str, ...]:
 
 def from_json(name: str, text: str, *, option: str = "--set") -> Any:
     try:
-        return json.loads(text)
+        return files.from_json(text)
     except ValueError as error:
         raise OptionError(f'{option} {name}: expected JSON such as 2, 0.5, true, null, [0, 1] or "text", got {text!r}') from error
 

@@ -182,7 +182,7 @@ def _write_result(out: Path, name: str, path: Path, sample: "Sample", result: "R
         "settings": result.settings,
         "kit": __version__,
     }
-    save_mask(out / f"{name}.png", pseudo_mask)
+    save_mask(out / f"{name}.png", pseudo_mask, is_pseudo=True)
     save_image(out / f"{name}_overlay.png", hatch(mask_overlay(sample.image, best), pseudo_mask == 255))
     write_whole(out / f"{name}_maps.npz", packed.getvalue())
     write_whole(out / f"{name}_settings.json", output.json_bytes(about))

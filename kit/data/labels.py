@@ -3,7 +3,6 @@
 import csv
 import difflib
 import io
-import json
 import math
 import pickle
 import re
@@ -16,26 +15,50 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from kit.data.dataset import DataError
-from kit.images import load_mask
-from kit.words import class_name
+from kit.data.found import PICTURES, key_of
+from kit.files import from_json, mistaken
+from kit.images import PALETTE, LabelFile, read_labels
+from kit.words import NOTHING, class_name
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".avif")
 NOT_JUDGED = 255
 _HEADER_FILE = ("file", "filename", "file_name", "image", "img", "picture", "path", "id", "name")
-_HEADER_CLASSES = ("classes", "class", "labels", "label", "names", "categories")
+_HEADER_CLASSES = r"(class|classes|labels?|names|category|categories)[ _-]?\d*"
 
 Cell = str | int
 Row = tuple[str, str, list[Cell]]  # where it stands, picture, classes
 
 
 def read_truth(path: Path, classes: Sequence[str]) -> np.ndarray:
-    """The labels in a mask, uint8 (H, W).   Raises DataError for one beyond the classes other than 255, ImageError for no label map."""
-    labels = load_mask(path)
-    strange = [label for label in np.unique(labels).tolist() if len(classes) < label != NOT_JUDGED]
-    if strange:
+    """The labels in a mask that is the truth, uint8 (H, W).
+
+    Raises DataError for one beyond the classes other than 255, for colours that contradict the numbers, and for a pseudo mask of the
+    kit's; ImageError for no label map.
+    """
+    file = read_labels(path)
+    if file.is_pseudo:
+        raise DataError(f"{path}: the kit made this mask, it is no truth; keep masks that were made apart from the data set")
+    return checked_labels(file, classes, path)
+
+
+def checked_labels(file: LabelFile, classes: Sequence[str], path: Path) -> np.ndarray:
+    """The labels of a file that claims to have these classes, uint8 (H, W).   Raises DataError if its numbers or its colours do not."""
+    found = np.unique(file.labels).tolist()
+    if strange := [label for label in found if len(classes) < label != NOT_JUDGED]:
         some = ", ".join(map(str, strange[:5]))
         raise DataError(f"{path}: expected labels 0..{len(classes)} and 255, got {some}; the mask is of another data set or damaged")
-    return labels
+    if file.colours is not None:
+        number_of = {tuple(colour): label for label, colour in enumerate(PALETTE[: 1 + len(classes)].tolist())}
+        number_of[tuple(PALETTE[NOT_JUDGED].tolist())] = NOT_JUDGED
+        coloured = [label for label in found if label != NOT_JUDGED and label < len(file.colours)]
+        meant = {label: number_of.get(tuple(file.colours[label].tolist())) for label in coloured}
+        other = {label: number for label, number in meant.items() if number != label}
+        if other and None not in other.values():  # all are VOC's colours, and some are those of other numbers
+            label, number = next(iter(other.items()))
+            raise DataError(
+                f"{path}: the label {label} has the colour of {number} ({['background', *classes][number] if number <= len(classes) else 'void'}): "
+                "its palette is in another order than its numbers; save the mask with VOC's palette, or as grey if the numbers are right"
+            )
+    return file.labels
 
 
 def names_in(path: Path, classes: Sequence[str]) -> tuple[str, ...]:
@@ -63,6 +86,10 @@ def names_of_cells(cells: Sequence[Cell], classes: Sequence[str], where: str) ->
     names, numbers = [], []
     for cell in cells:
         cell = class_name(cell, classes) if isinstance(cell, str) else cell
+        if isinstance(cell, str) and cell not in classes and cell.lower() in NOTHING:
+            continue
+        if isinstance(cell, str) and re.fullmatch(r"\d+\.0", cell):  # as pandas writes whole numbers beside empty cells
+            cell = int(cell[:-2])
         if isinstance(cell, str) and (cell in classes or not cell.isdecimal()):
             words = [class_name(word, classes) for word in cell.split()]
             names += words if cell not in classes and len(words) > 1 and all(word in classes for word in words) else [cell]
@@ -74,13 +101,6 @@ def names_of_cells(cells: Sequence[Cell], classes: Sequence[str], where: str) ->
     if len(set(numbers)) < len(numbers):  # a row of zeros and ones, one a class, would otherwise pass as classes 0 and 1
         raise DataError(f"{where}: a class number stands there twice; write the number or the name of each class in the picture once")
     return checked_names(names, classes, where)
-
-
-def key_of(file: str) -> str:
-    """A picture's name in a list, however it is written: with forward slashes and without the ending of a picture."""
-    file = file.strip().replace("\\", "/").removeprefix("./")
-    stem, dot, ending = file.rpartition(".")
-    return stem if f"{dot}{ending}".lower() in PICTURES else file
 
 
 @dataclass(frozen=True)
@@ -128,7 +148,10 @@ def written_rows(path: Path) -> list[Row]:
     if path.suffix.lower() not in readers:
         raise DataError(f"{path}: expected a list that ends in .csv, .txt, .json or .npy; save it as one of those")
     try:
-        return readers[path.suffix.lower()](path, path.read_text(encoding="utf-8-sig"))
+        data = path.read_bytes()
+        if data and (what := mistaken(data)):
+            raise DataError(f"{path}: {what}")
+        return readers[path.suffix.lower()](path, data.decode("utf-8-sig"))
     except OSError as error:
         raise DataError(f"{path}: the file cannot be read ({error.strerror}); check the path") from error
     except UnicodeDecodeError as error:
@@ -136,26 +159,35 @@ def written_rows(path: Path) -> list[Row]:
 
 
 def _csv_rows(path: Path, text: str) -> list[Row]:
-    reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
-    rows = []
+    """The rows of a CSV, however its columns are separated; with a heading those columns count that it calls classes."""
+    separator, text = _separator(text)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
     try:
-        for found in reader:
-            fields = [field.strip() for field in found]
-            if len(fields) == 1:
-                fields = _fields(fields[0])
-            if not fields or not fields[0] or (not rows and _is_header(fields)):
-                if any(fields[1:]) and not fields[0]:
-                    raise DataError(f"{path}, line {reader.line_num}: the name of the picture is missing; write it in front of the classes")
-                continue
-            cells = [part.strip() for field in fields[1:] for part in re.split("[;,]", field)]
-            rows.append((f"{path}, line {reader.line_num}", fields[0], [cell for cell in cells if cell]))
+        table = [(f"{path}, line {reader.line_num}", [field.strip() for field in found]) for found in reader]
     except csv.Error as error:
         raise DataError(f"{path}, line {reader.line_num}: this is no CSV ({error}); save the list again") from error
+    table = [(where, _fields(fields[0]) if len(fields) == 1 else fields) for where, fields in table if any(fields)]
+    columns = _Columns.of([fields for _, fields in table])
+    rows = []
+    for where, fields in table[columns.has_heading :]:
+        if not fields[0]:
+            raise DataError(f"{where}: the name of the picture is missing; write it in front of the classes")
+        rows.append((where, fields[0], columns.cells(fields, where)))
     return rows
 
 
+def _separator(text: str) -> tuple[str, str]:
+    """What stands between columns, and the text to read: by Excel's line "sep=;", else by what follows the first heading or picture."""
+    said = re.match(r'\s*"?sep=(.)"?[;,\t]*[ \t]*(?=\r?\n|$)', text, re.IGNORECASE)
+    if said is not None:
+        return said[1], text[said.end() :]
+    pictures = "|".join(map(re.escape, PICTURES))
+    first = re.match(rf'\s*"?(?:{"|".join(_HEADER_FILE)}|[^;,\t|"\n]*(?:{pictures}))"?[ ]*([;,\t|])', text, re.IGNORECASE)
+    return ("," if first is None else first[1]), text
+
+
 def _fields(line: str) -> list[str]:
-    """A line without commas: a picture alone, or its classes behind the first semicolon or space."""
+    """A line without the separator: a picture alone, or its classes behind the first semicolon or space."""
     if key_of(line) != line:
         return [line]
     first = re.search(r"[;\s]", line)
@@ -164,14 +196,43 @@ def _fields(line: str) -> list[str]:
     return line.split(";") if first[0] == ";" else line.split()
 
 
-def _is_header(fields: list[str]) -> bool:
-    return len(fields) > 1 and fields[0].lower() in _HEADER_FILE and fields[1].lower() in _HEADER_CLASSES
+@dataclass(frozen=True)
+class _Columns:
+    """Which columns hold a picture's classes: those `at` these places (None: all behind the first), or one for each class, 0 or 1."""
+
+    has_heading: bool = False
+    count: int = 0
+    at: tuple[int, ...] | None = None
+    flags: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, table: Sequence[Sequence[str]]) -> "_Columns":
+        heading = [field.lower() for field in table[0]] if table else []
+        if len(heading) < 2 or heading[0] not in _HEADER_FILE:
+            return cls()
+        at = tuple(place for place, name in enumerate(heading) if place and re.fullmatch(_HEADER_CLASSES, name))
+        if at:
+            return cls(True, len(heading), None if at == (1,) and len(heading) == 2 else at)
+        if len(table) > 1 and all(len(row) == len(heading) and {*row[1:]} <= {"0", "1"} for row in table[1:]):
+            return cls(True, len(heading), flags=tuple(table[0][1:]))
+        return cls()
+
+    def cells(self, fields: Sequence[str], where: str) -> list[Cell]:
+        if self.flags:
+            return [name for name, flag in zip(self.flags, fields[1:], strict=True) if flag == "1"]
+        if self.at is not None and any(fields[self.count :]):
+            raise DataError(f"{where}: it has more columns than the heading; put the classes into quotes, or ; between them")
+        text = ",".join(fields[1:] if self.at is None else [fields[place] for place in self.at if place < len(fields)])
+        text = text.strip(" ,;")
+        is_list = text[:1] + text[-1:] in ("[]", "()", "{}")  # as Python and JSON write one
+        cells = [cell.strip() for cell in re.split("[;,|]", text[1:-1] if is_list else text)]
+        return [cell for cell in (cell.strip("'\"") if is_list else cell for cell in cells) if cell]
 
 
 def _json_rows(path: Path, text: str) -> list[Row]:
     try:
-        content = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+        content = from_json(text)
+    except ValueError as error:
         raise DataError(f"{path}: this is no JSON ({error}); save the list again") from error
     if not isinstance(content, dict):
         raise DataError(f'{path}: expected {{"picture": ["class", ...], ...}}, got {type(content).__name__}; write it like that')

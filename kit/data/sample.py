@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kit.images import load_image
-from kit.words import class_name
+from kit.words import check_class, class_name
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +32,8 @@ class Sample:
             raise ValueError(f"expected image uint8 (H, W, 3), got {_describe(image)}; load_image makes one")
         if not isinstance(self.names, tuple) or not all(isinstance(name, str) and name.strip() for name in self.names):
             raise ValueError(f'expected names as a tuple of words such as ("cat", "sofa"), got {self.names!r}; put them into a tuple')
+        for name in self.names:
+            check_class(name)
         if len(set(self.names)) < len(self.names):
             raise ValueError(f"expected every name once, got {', '.join(self.names)}; remove the repeated ones")
         if not isinstance(self.id, str):

@@ -393,7 +393,7 @@ def coarse_seed(pipeline: Pipeline, data, index: int, folder: Path) -> None:
         tokens = pipeline.clip.encode(pipeline.prepared(sample.image)[None], layers=pipeline.layers)
         numbers = np.array([0, *(data.classes.index(name) + 1 for name in sample.names)], np.uint8)
         seed = numbers[pipeline.segment(sample, tokens=tokens).labels.cpu().numpy()]
-    save_mask(file, seed)
+    save_mask(file, seed, is_pseudo=True)
 
 
 def seed_file(folder: Path, index: int) -> Path:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
+from kit.files import from_json
 from kit.settings import Setting, Settings
 from kit.ui.session import Refused, View
 
@@ -36,8 +37,8 @@ def value(setting: Setting | None, text: str) -> Any:
     if setting is not None and setting.kind == "texts":
         return words(text)
     try:
-        return json.loads(text)
-    except (json.JSONDecodeError, RecursionError):
+        return from_json(text)
+    except ValueError:
         return text
 
 

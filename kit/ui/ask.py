@@ -1,6 +1,5 @@
 """From what a page or a program sends to checked values: every limit is enforced here, whatever the sliders allow."""
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from PIL import Image
 from kit.cam import class_probabilities
 from kit.data import Sample
 from kit.encode import Clip, Tokens
+from kit.files import from_json
 from kit.images import load_image
 from kit.method import Pipeline
 from kit.methods import METHODS
@@ -100,8 +100,8 @@ def settings_file(path: str) -> dict:
     if Path(path).stat().st_size > FILE_BYTES:
         raise Refused("the settings file is larger than a megabyte: this is no settings file of ours")
     try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        values = from_json(Path(path).read_bytes())
+    except ValueError as error:
         raise Refused("the settings file is not JSON: choose one that was saved here") from error
     if not isinstance(values, dict):
         raise Refused("the settings file holds no settings: choose one that was saved here")

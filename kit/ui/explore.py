@@ -725,6 +725,6 @@ def stem(view: View) -> str:
 def write_pictures(view: View, folder: Path) -> tuple[Path, Path]:
     """The mask with uncertain pixels set to 255, and the overlay."""
     mask, overlay = folder / f"{stem(view)}-mask.png", folder / f"{stem(view)}-overlay.png"
-    save_mask(mask, show.in_voc_colours(view.result.pseudo_mask, view.sample.names))
+    save_mask(mask, show.in_voc_colours(view.result.pseudo_mask, view.sample.names), is_pseudo=True)
     save_image(overlay, figures.mask_picture(view))
     return mask, overlay
