@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
@@ -15,7 +15,9 @@ import torch
 from kit import mask
 from kit.batches import BATCH, Encoded, can_be_sent, encoded, finished
 from kit.data import DataError, DataSet, Sample
-from kit.images import load_mask, resized_labels
+from kit.data.found import Files
+from kit.data.labels import checked_labels, names_of_labels
+from kit.images import read_labels, resized_labels
 from kit.method import Comparison, Kept, Pipeline, Result, WorkerJob, labels_of_size, scores_with_background
 from kit.settings import shortened
 from kit.tables import aligned, none_if_nan, percent
@@ -24,6 +26,8 @@ from kit.vote import oracle_vote
 if TYPE_CHECKING:
     import pandas
 
+CERTAIN = 50  # pictures after which a truth without any class is no chance
+MANY = 0.1  # the share of pictures from which on it is said that labels and truth differ; a few do everywhere
 NAMED = 10  # pictures left out that a table names; JSON names all
 ORACLE = "oracle"
 ORACLE_TITLE = "oracle vote: knows the ground truth"
@@ -80,7 +84,7 @@ class Evaluation:
     """What label maps reached on a data set, and all that is needed to read the numbers rightly: a table that prints itself.
 
     classes: background first; labels_from: where the image-level labels come from; methods: name -> Measured; refused: (id, reason) of
-    every picture left out.
+    every picture left out; notes: what is doubtful about labels and truth.
     """
 
     data: str
@@ -91,6 +95,7 @@ class Evaluation:
     images_two_or_more: int
     methods: dict[str, Measured]
     refused: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return self.table()
@@ -132,6 +137,7 @@ class Evaluation:
             "images_two_or_more": self.images_two_or_more,
             "classes": list(self.classes),
             **(next(iter(parts.values())) if len(parts) == 1 else {"methods": parts}),
+            "notes": list(self.notes),
             "refused": [{"id": name, "reason": reason} for name, reason in self.refused],
         }
 
@@ -154,6 +160,7 @@ class Evaluation:
             f"Mean over the {shown} of {len(self.classes)} classes that the truth shows, background among them; "
             f"pixels of truth {mask.IGNORE} are left out.",
             *(f"{name}: {remark}" if several else remark for name, method in self.methods.items() for remark in method.remarks),
+            *(f"Note: {note}." for note in self.notes),
             *self._refusals(),
         ])  # fmt: skip
 
@@ -197,7 +204,7 @@ def evaluate(
     if workers < 1 or batch < 1:
         raise ValueError(f"expected at least one worker and one image a batch, got {workers} and {batch}")
     check_truth(data, skip_bad=skip_bad)
-    tally, refused = Tally(data.classes), list(data.refused)
+    tally, refused, believed = Tally(data.classes), list(data.refused), Believed(data.classes)
     asked = [
         _Asked(name, pipeline, tally, data.classes if control else (), sent=workers > 1 and can_be_sent(pipeline))
         for name, pipeline in named([pipelines] if isinstance(pipelines, Pipeline) else pipelines).items()
@@ -207,6 +214,7 @@ def evaluate(
 
     def begun() -> Iterator[tuple[tuple[_Asked | None, Sample], WorkerJob | None]]:
         for sample, tokens, spent in encoded(everyone, samples, batch):
+            believed.add(sample.id, sample.names, sample.truth, sample.notes)
             if tokens is None:  # tags that name no class leave nothing to ask for
                 tally.add_background(sample)
             for each in asked if tokens is not None else ():
@@ -221,6 +229,7 @@ def evaluate(
         if progress and each is None:
             progress(count + len(refused) - len(data.refused))
     check_scored(tally, refused)
+    believed.check()
     scores = tally.scores()
     return Evaluation(
         data=data.name,
@@ -231,6 +240,7 @@ def evaluate(
         images_two_or_more=tally.images_two_or_more,
         methods={each.name: each.measured(data, scores) for each in asked},
         refused=tuple(refused),
+        notes=(*data.notes, *believed.notes()),
     )
 
 
@@ -299,6 +309,13 @@ class _Asked:
         roles = {name: "control" if comparison.control else "baseline" for name, comparison in self.comparisons.items()}
         titles = {**{name: comparison.title for name, comparison in self.comparisons.items()}, ORACLE: ORACLE_TITLE, **self.pipeline.titles}
         about, remarks = self._words_about(data)
+        last = own.get(list(self.pipeline.titles)[-1])
+        better = [name for name in own if roles.get(name) == "control" and last is not None and own[name].miou > last.miou]
+        remarks += tuple(
+            f"The control does better than the method ({titles[name]}: {percent(own[name].miou)} against {percent(last.miou)}): either the "
+            "labels or the numbers of the masks mean other classes, or the model does not know these."
+            for name in better
+        )
         return Measured(
             titles={stage: titles[stage] for stage in own} or self.pipeline.titles,
             stages=own or dict.fromkeys(self.pipeline.titles, self.tally.score_of_background()),
@@ -373,19 +390,20 @@ def evaluate_masks(
     if not folder.is_dir():
         raise ValueError(f"expected a folder of masks named ID.png, got {folder}, which is none; check the path")
     check_truth(data, skip_bad=skip_bad)
-    tally, refused = Tally(data.classes), list(data.refused)
+    tally, refused, believed, there = Tally(data.classes), list(data.refused), Believed(data.classes), Files(folder)
     judged = uncertain = 0
     for count, entry in enumerate(data.entries, start=1):
         try:
             truth = checked_truth(entry.truth(), data.classes, entry.id)
-            labels = checked_mask(folder / f"{entry.id}.png", truth.shape, data.classes)
-            several = len(entry.names()) >= 2
+            labels = checked_mask(there.find(entry.id, (".png",)) or folder / f"{entry.id}.png", truth.shape, data.classes)
+            names = entry.names()
         except ValueError as error:
             if not skip_bad:
                 raise
             refused.append((entry.id, str(error)))
         else:
-            unsure = labels == mask.IGNORE
+            several, unsure = len(names) >= 2, labels == mask.IGNORE
+            believed.add(entry.id, names, truth)
             filled = np.where(unsure, 0, labels)
             tally.count("sure", np.where(unsure, mask.IGNORE, truth), filled, several=several, id=entry.id)
             tally.count("filled", truth, filled, several=several, id=entry.id)
@@ -394,6 +412,7 @@ def evaluate_masks(
         if progress:
             progress(count)
     check_scored(tally, refused)
+    believed.check()
     share = uncertain / judged if judged else math.nan
     scores, titles = tally.scores(), {"sure": "sure pixels only", "filled": "uncertain pixels as background"}
     remarks = [f"Masks: {folder}; no model was run.", "Whether anything was tuned on this truth, only those who made the masks can say."]
@@ -420,7 +439,63 @@ def evaluate_masks(
         images_two_or_more=tally.images_two_or_more,
         methods={"masks": measured},
         refused=tuple(refused),
+        notes=(*data.notes, *believed.notes()),
     )
+
+
+class Believed:
+    """What the labels name and what the truth shows, of every picture: where the two contradict, one of them means other classes.
+
+    Raises DataError, at the end or when it is certain, if the truth has pixels that are not judged in the place of all the classes named.
+    """
+
+    def __init__(self, classes: Sequence[str]):
+        self.classes = classes
+        self.named, self.shown, self.doubtful = Counter(), Counter(), defaultdict(list)
+        self.has_unjudged = False
+        self.pictures, self.unlike = 0, []  # (id, what it names, what its truth shows)
+
+    def add(self, id: str, names: Sequence[str], truth: np.ndarray, notes: Sequence[str] = ()) -> None:
+        seen = names_of_labels(truth, self.classes)
+        self.pictures += 1
+        self.named.update(names)
+        self.shown.update(seen)
+        self.has_unjudged |= bool((truth == mask.IGNORE).any())
+        for note in notes:
+            self.doubtful[note].append(id)
+        if set(seen) != set(names):
+            self.unlike.append((id, ", ".join(names) or "no class", ", ".join(seen) or "none"))
+        if self.pictures == CERTAIN:
+            self.check()
+
+    def check(self) -> None:
+        if self.named and self.has_unjudged and not self.shown:
+            raise DataError(
+                f"the truth of {self.pictures:,} pictures shows no class at all, though they name {self._few(self.named)}: in a mask 0 is "
+                "background and 255 not judged, so an object has to be 1 or another class's number"
+            )
+
+    def notes(self) -> tuple[str, ...]:
+        """In sentences without their full stop."""
+        found = [f"{len(ids):,} of {self.pictures:,} pictures ({self._few(ids)}): {note}" for note, ids in self.doubtful.items()]
+        if not self.shown:
+            return (*found, "the truth shows no class at all: in its masks 0 is background, and 255 would be pixels that are not judged")
+        if never := [name for name in self.named if name not in self.shown]:
+            found.append(f"named and never shown by the truth: {self._few(never)}")
+        if never := [name for name in self.shown if name not in self.named]:
+            found.append(f"shown by the truth and never named: {self._few(never)}")
+        if len(self.unlike) > MANY * self.pictures:
+            id, names, seen = self.unlike[0]
+            found.append(
+                f"labels and truth differ in {len(self.unlike):,} of {self.pictures:,} pictures ({id or 'the first'} names {names}, its "
+                f"truth shows {seen}): do the numbers in the masks mean these classes?"
+            )
+        return tuple(found)
+
+    @staticmethod
+    def _few(names: Iterable[str]) -> str:
+        names = list(names)
+        return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED:,} more" if len(names) > NAMED else "")
 
 
 class Tally:
@@ -501,23 +576,22 @@ def check_scored(tally: "Tally", refused: Sequence[tuple[str, str]]) -> None:
 
 def checked_truth(truth: np.ndarray, classes: Sequence[str], name: str) -> np.ndarray:
     """A truth as it is.   Raises ValueError for a label that is no class."""
-    return _checked_labels(truth, classes, f"the truth of {name or 'a picture'}")
+    highest = int(np.where(truth == mask.IGNORE, 0, truth).max())
+    if highest > len(classes):
+        raise DataError(
+            f"the truth of {name or 'a picture'}: expected labels 0 to {len(classes)} or {mask.IGNORE}, got {highest}; these numbers mean "
+            "other classes"
+        )
+    return truth
 
 
 def checked_mask(path: Path, size: tuple[int, ...], classes: Sequence[str]) -> np.ndarray:
     """A label map, read.   -> uint8 (H, W).   Raises ValueError for a file that is missing, of another size or of other classes."""
-    labels = load_mask(path)
-    if labels.shape != size:
-        found, wanted = (" x ".join(map(str, shape)) for shape in (labels.shape, size))
+    file = read_labels(path)
+    if file.labels.shape != size:
+        found, wanted = (" x ".join(map(str, shape)) for shape in (file.labels.shape, size))
         raise DataError(f"{path}: expected {wanted} pixels like the truth, got {found}; is it another picture's mask, or a resized one?")
-    return _checked_labels(labels, classes, str(path))
-
-
-def _checked_labels(labels: np.ndarray, classes: Sequence[str], what: str) -> np.ndarray:
-    highest = int(np.where(labels == mask.IGNORE, 0, labels).max())
-    if highest > len(classes):
-        raise DataError(f"{what}: expected labels 0 to {len(classes)} or {mask.IGNORE}, got {highest}; these numbers mean other classes")
-    return labels
+    return checked_labels(file, classes, path)
 
 
 def scorable_samples(data: DataSet, *, refuse: Callable[[str, str], None] | None = None) -> Iterator[Sample]:

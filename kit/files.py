@@ -37,7 +37,8 @@ def from_json(text: str | bytes, *, levels: int | None = 50) -> Any:
         raise ValueError("it is nested too deeply") from error
     inside = [content]
     for _ in range(levels or 0):
-        inside = [value for each in inside for value in (each.values() if isinstance(each, dict) else each if isinstance(each, list) else ())]
+        brackets = [each.values() if isinstance(each, dict) else each for each in inside if isinstance(each, dict | list)]
+        inside = [value for each in brackets for value in each]
     if levels and any(isinstance(value, dict | list) for value in inside):
         raise ValueError("it is nested too deeply")
     return content

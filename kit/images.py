@@ -101,9 +101,17 @@ def image_size(path: str | os.PathLike, *, max_pixels: int = 50_000_000) -> tupl
     return _read(path, max_pixels, _rows_columns)
 
 
+def orientation(path: str | os.PathLike, *, max_pixels: int = 50_000_000) -> int:
+    """The EXIF orientation by which load_image turns a picture: 1 for none, to 8.   Raises ImageError as image_size does."""
+    return _read(path, max_pixels, lambda image, name: _orientation_of(image))
+
+
 @dataclass(frozen=True, eq=False)
 class LabelFile:
-    """A label map as it was saved: labels uint8 (H, W); colours: its palette, uint8 (up to 256, 3), None for grey; is_pseudo: the kit made it."""
+    """A label map as it was saved.
+
+    labels uint8 (H, W); colours: its palette, uint8 (up to 256, 3), None for grey; is_pseudo: whether the kit made it.
+    """
 
     labels: np.ndarray
     colours: np.ndarray | None
@@ -129,7 +137,8 @@ def load_mask(source: Source, *, max_pixels: int = 50_000_000) -> np.ndarray:
 def save_mask(path: str | os.PathLike, labels: np.ndarray, *, is_pseudo: bool = False) -> None:
     """Write a label map as a palette PNG in VOC's colours; the file appears whole or not at all.
 
-    labels (H, W) of whole numbers 0..255; is_pseudo: the file says that the kit made it, and is never read as truth. Raises ImageError for other labels, another ending than .png, or a folder that is not there.
+    labels (H, W) of whole numbers 0..255; is_pseudo: the file says that the kit made it, and is never read as truth.
+    Raises ImageError for other labels, another ending than .png, or a folder that is not there.
     """
     labels = np.asarray(labels)
     if labels.ndim != 2 or not labels.size or not np.issubdtype(labels.dtype, np.integer):
@@ -285,13 +294,16 @@ def _check_range(image: Image.Image, name: str) -> None:
 
 def _rows_columns(image: Image.Image, name: str) -> tuple[int, int]:
     _check_range(image, name)
-    if image.format == "PNG":
-        with Image.open(_same_words_on_one_pixel(image.fp)) as pixel:
-            orientation = _orientation(pixel)
-    else:
-        orientation = _orientation(image)
     columns, rows = image.size
-    return (columns, rows) if orientation in _ON_ITS_SIDE else (rows, columns)
+    return (columns, rows) if _orientation_of(image) in _ON_ITS_SIDE else (rows, columns)
+
+
+def _orientation_of(image: Image.Image) -> int:
+    """The orientation of a picture whose pixels were not read yet."""
+    if image.format != "PNG":
+        return _orientation(image)
+    with Image.open(_same_words_on_one_pixel(image.fp)) as pixel:
+        return _orientation(pixel)
 
 
 def _same_words_on_one_pixel(file: BinaryIO) -> BinaryIO:

@@ -164,6 +164,7 @@ def begin_manifest(out: Path, made_with: dict, data: DataSet, pipeline: Pipeline
         "random": RANDOM if learned is None else LEARNED_RANDOM,
         **({} if learned is None else {"learned": dict(learned.about)}),
         "left_out_of_the_list": [{"id": name, "why": why} for name, why in data.refused],
+        "left_aside": list(data.notes),
         "runs": [],
         "images": {entry.id: {"state": "missing"} for entry in data.entries},
     }

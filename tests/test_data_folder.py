@@ -134,12 +134,12 @@ def test_another_list(tmp_path):
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("../b.jpg,dog", "'../b.jpg' is no picture within"),
-        ("..\\b.jpg,dog", "is no picture within"),
-        ("/etc/passwd,dog", "'/etc/passwd' is no picture within"),
-        ("C:\\b.jpg,dog", "is no picture within"),
-        ("sub/../../b.jpg,dog", "is no picture within"),
-        ("b\0.jpg,dog", "is no picture within"),
+        ("../b.jpg,dog", "'../b.jpg' is no file within"),
+        ("..\\b.jpg,dog", "is no file within"),
+        ("/etc/passwd,dog", "'/etc/passwd' is no file within"),
+        ("C:\\b.jpg,dog", "is no file within"),
+        ("sub/../../b.jpg,dog", "is no file within"),
+        ("b\0.jpg,dog", "is no file within"),
         ("none.jpg,dog", "none.jpg: there is no such picture, though .*labels.csv names it"),
         ("a.jpg,dog", "labels.csv, line 4: a.jpg stands twice"),
         ("a,dog", "a.jpg: its mask would have the same name as that of a.jpg"),

@@ -409,7 +409,7 @@ def test_wrong_masks_are_named(drawn_lots):
     save_mask(folder / "picture1.png", np.zeros((3, 4), int))
     expected["picture1"] = "expected 8 x 9 pixels like the truth, got 3 x 4"
     save_mask(folder / "picture2.png", np.full_like(truths[2], 90))
-    expected["picture2"] = "expected labels 0 to 4 or 255, got 90"
+    expected["picture2"] = "expected labels 0..4 and 255, got 90"
     Image.fromarray(np.zeros((*truths[3].shape, 3), np.uint8)).save(folder / "picture3.png")
     expected["picture3"] = "expected labels"
     seen = []

@@ -387,17 +387,18 @@ def test_grey_masks_are_read_and_others_are_refused():
     labels = np.array([[0, 1, 2, 255]], np.uint8)
     grey = Image.fromarray(labels)
     assert np.array_equal(load_mask(encoded(grey, "PNG")), labels)
+    bits = load_mask(encoded(Image.fromarray(labels > 0), "PNG"))
+    assert bits.dtype == np.uint8 and bits.tolist() == [[0, 1, 1, 1]]  # one class, as tools for one class write it
     stretched = png(2, 1, 4, 0, [b"\x12"])  # two pixels of 4-bit grey, which Pillow would read as 17 and 34
     rgb = Image.fromarray(photo())
     for data, told in (
         (encoded(rgb, "PNG"), "RGB"),
         (encoded(rgb.convert("RGBA"), "PNG"), "RGBA"),
-        (encoded(Image.new("1", (2, 2)), "PNG"), "1 pixels"),
         (encoded(Image.new("I;16", (2, 2)), "PNG"), "I;16"),
         (encoded(grey, "JPEG"), "JPEG"),
         (encoded(grey, "GIF"), "GIF"),
         (encoded(grey, "WEBP", lossless=True), "WEBP"),
-        (stretched, "fewer than 8 bit"),
+        (stretched, "2 or 4 bit"),
         (encoded(grey, "PNG")[:40], "damaged"),
         (grey, "Image"),
     ):

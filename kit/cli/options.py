@@ -235,7 +235,10 @@ def opened_data(
     if data != "toy" and size is not None:
         raise OptionError(f"--size {size} is for drawn scenes: pictures of {data} have a size of their own")
     side = TOY_SIZE if size is None else size
-    return open_data(data, root=root, split=split, labels=labels, count=images, size=side, skip_bad=skip_bad)
+    opened = open_data(data, root=root, split=split, labels=labels, count=images, size=side, skip_bad=skip_bad)
+    for note in opened.notes:
+        say(f"note: {note}")
+    return opened
 
 
 def loaded_clip(model: str, device: str | None, *, precision: str = "float32", data: str = "", quiet: bool = False) -> "Clip":

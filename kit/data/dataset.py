@@ -1,13 +1,15 @@
 """A data set: pictures that are read one at a time, with their image-level labels and, where known, their truth."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from kit.data.sample import Sample
+from kit.words import check_class
+
+UPRIGHT = 1  # EXIF's orientation of a picture that is stored as it is to be seen
+TURNED = "its EXIF orientation turns the picture, its truth is taken to be made on the turned one, and other tools do not turn"
 
 
 class DataError(ValueError):
@@ -19,8 +21,8 @@ class Entry:
     """One picture of a data set that has not been read yet.
 
     id: unique, and the name of its mask. names() -> the classes in it, tuple of str; size() -> (rows, columns) without decoding the pixels;
-    image() -> uint8 (H, W, 3); truth() -> uint8 (H, W), or None in its place where there is no truth.   The four raise DataError or
-    ImageError, which name the file.
+    image() -> uint8 (H, W, 3); truth() -> uint8 (H, W), or None in its place where there is no truth; turned() -> the EXIF orientation by
+    which image() was turned, 1 for none.   All raise DataError or ImageError, which name the file.
     """
 
     id: str
@@ -28,16 +30,23 @@ class Entry:
     size: Callable[[], tuple[int, int]]
     image: Callable[[], np.ndarray]
     truth: Callable[[], np.ndarray] | None = None
+    turned: Callable[[], int] = lambda: UPRIGHT
 
     def sample(self, *, truth: bool = False) -> Sample:
         """The picture read, with its truth if asked for.   Raises DataError or ImageError for a file that cannot be used."""
         if truth and self.truth is None:
             raise DataError(f"{self.id} has no truth: only pictures with a known answer can be scored")
         image, labels = self.image(), self.truth() if truth else None
-        if labels is not None and labels.shape != image.shape[:2]:
-            sizes = (" x ".join(map(str, array.shape[:2])) for array in (labels, image))
-            raise DataError("{id}: its truth has {} pixels, its picture {}; one of the two files is wrong".format(*sizes, id=self.id))
-        return Sample(image, self.names(), labels, id=self.id)
+        if labels is None:
+            return Sample(image, self.names(), id=self.id)
+        turned = self.turned()
+        if labels.shape != image.shape[:2]:
+            sizes = "its truth has {} pixels, its picture {}".format(*(" x ".join(map(str, array.shape[:2])) for array in (labels, image)))
+            if turned != UPRIGHT and labels.shape == image.shape[1::-1]:
+                sizes = f"its truth was made before the picture was turned by its EXIF orientation {turned}: {sizes}"
+                raise DataError(f"{self.id}: {sizes}; save the picture upright, without that entry, or turn the truth")
+            raise DataError(f"{self.id}: {sizes}; one of the two files is wrong")
+        return Sample(image, self.names(), labels, id=self.id, notes=() if turned == UPRIGHT else (TURNED,))
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +54,8 @@ class DataSet:
     """Pictures of one split, in order.
 
     name: toy, voc, coco or folder; classes: what a label means, label = index + 1; labels_from: where the image-level labels come from, in
-    words that stand in every result; refused: (id, reason) of what was left out when the list was read (with skip_bad only).
+    words that stand in every result; refused: (id, reason) of what was left out when the list was read (with skip_bad only); notes: what
+    else was left aside.   Raises DataError for a class that is none.
     """
 
     name: str
@@ -54,6 +64,14 @@ class DataSet:
     labels_from: str
     entries: tuple[Entry, ...]
     refused: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        try:
+            for name in self.classes:
+                check_class(name)
+        except ValueError as error:
+            raise DataError(f"the classes of {self.name}: {error}") from error
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -103,12 +121,3 @@ def collected(
         first = f"; the first of {len(refused):,} that were refused: {refused[0][1]}" if refused else ""
         raise DataError(f"no picture is left in this data set{first or '; its list is empty'}")
     return tuple(entries), tuple(refused)
-
-
-def files_in(folder: Path) -> frozenset[str]:
-    """The names of all files in a folder, asked for once instead of once a picture.   Raises DataError if there is no such folder."""
-    try:
-        with os.scandir(folder) as found:
-            return frozenset(item.name for item in found)
-    except OSError as error:
-        raise DataError(f"{folder}: the folder cannot be read ({error.strerror}); check the path") from error

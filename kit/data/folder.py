@@ -1,15 +1,18 @@
 """A folder of your own: pictures, labels.csv and, if you have them, masks."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence, Set
 from functools import partial
 from os import PathLike
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 
 from kit.data.dataset import DataError, DataSet, Entry, collected
-from kit.data.labels import PICTURES, Cell, LabelList, Row, key_of, names_in, names_of_cells, read_truth, written_rows
-from kit.images import image_size, load_image
-from kit.words import COCO_CLASSES, VOC_CLASSES, class_name
+from kit.data.found import OTHER_PICTURES, PICTURES, Files, key_of
+from kit.data.labels import Cell, LabelList, Row, names_in, names_of_cells, read_truth, written_rows
+from kit.files import mistaken
+from kit.images import image_size, load_image, orientation
+from kit.words import BACKGROUND_NAMES, COCO_CLASSES, NOTHING, VOC_CLASSES, VOID_NAMES, check_class, class_name
 
 LAYOUT = 'a folder with pictures and labels.csv, a line for each picture such as "cat1.jpg,cat;sofa"; masks/cat1.png is its truth, if known'
 MOST = 254  # classes a mask has numbers for, besides 0 and 255
@@ -24,9 +27,8 @@ def folder_data(
 
     names: picture -> its classes, in place of a list. labels: None for labels.csv; "masks" for all pictures with the labels in their truth;
     else the path of another list. Truth:
-    masks/ID.png or SegmentationClass/ID.png; the id of a/b.jpg is a_b. Classes: those of classes.txt, one a line (a first line "background"
-    is label 0); without it VOC's or COCO's if these have all the names, else, where there are no masks, the names in the order in which
-    they appear.
+    masks/ID.png or SegmentationClass/ID.png; the id of a/b.jpg is a_b. Classes: those of classes.txt, see `classes_in`; without it VOC's or
+    COCO's if these have all the names, else, where there are no masks, the names in the order in which they appear.
     Raises DataError naming the file that is missing or wrong; with skip_bad what concerns one picture goes to `refused` instead.
     """
     root = Path(root)
@@ -39,7 +41,7 @@ def folder_data(
         path, given = Path("what was given"), _given_rows(names)
     elif path is not None and not path.is_file():
         raise DataError(f"{path}: there is no such list; the kit reads {LAYOUT}")
-    classes = _classes(root)
+    classes, there = _classes(root), Files(root)
     masks = next((folder for folder in (root / "masks", root / "SegmentationClass") if folder.is_dir()), None)
     rows: dict[str, tuple[str, list[Cell]]] = {}
     repeated: dict[str, str] = {}
@@ -47,7 +49,7 @@ def folder_data(
     if path is None or path.suffix.lower() == ".npy":
         if classes is None:
             raise DataError(f"{root / 'classes.txt'}: there is no such file, but only it can name the numbers; write one class a line")
-        files = _all_pictures(root, masks)
+        files = _all_pictures(there, masks)
         listed = None if path is None else LabelList.read(path, classes, ids=[key_of(file) for file in files])
     else:
         table = written_rows(path) if names is None else given
@@ -56,14 +58,15 @@ def folder_data(
         repeated = {file: where for where, file, _ in reversed(table) if where != rows[file][0]}
         classes = classes or _classes_of(table, path, root, masks)
     owner: dict[str, str] = {}
+    pictures: set[Path] = set()
 
     def entry(file: str) -> Entry:
-        picture = _picture(root, file, path)
+        picture = _picture(there, file, path)
         id = key_of(picture.relative_to(root).as_posix()).replace("/", "_")
         if owner.setdefault(id.casefold(), file) != file:
             raise DataError(f"{picture}: its mask would have the same name as that of {owner[id.casefold()]}; rename one of the two")
-        mask = None if masks is None else masks / f"{id}.png"
-        mask = mask if mask is not None and mask.is_file() else None
+        mask = None if masks is None else there.find(f"{masks.name}/{id}", (".png",))
+        pictures.add(picture)
         if file in rows:
             own = partial(tuple, names_of_cells(rows[file][1], classes, rows[file][0]))
         elif listed is not None:
@@ -73,11 +76,12 @@ def folder_data(
         else:
             own = partial(names_in, mask, classes)
         truth = None if mask is None else partial(read_truth, mask, classes)
-        return Entry(id, own, partial(image_size, picture), partial(load_image, picture), truth)
+        return Entry(id, own, partial(image_size, picture), partial(load_image, picture), truth, partial(orientation, picture))
 
     entries, refused = collected(files, entry, count=count, skip_bad=skip_bad, repeated=repeated)
     labels_from = "the names given" if names is not None else "the truth masks" if path is None else str(labels or "labels.csv")
-    return DataSet("folder", root.resolve().name, classes, labels_from, entries, refused)
+    unlisted = _left_aside(there, masks, pictures, everything=path is None) if count is None else ()
+    return DataSet("folder", root.resolve().name, classes, labels_from, entries, refused, unlisted)
 
 
 def _given_rows(names: Mapping[str, Sequence[str]]) -> list[Row]:
@@ -90,21 +94,73 @@ def _given_rows(names: Mapping[str, Sequence[str]]) -> list[Row]:
     return [(f"names, {file}", file, [name.strip() for name in own]) for file, own in names.items()]
 
 
-def _picture(root: Path, file: str, path: Path | None) -> Path:
+def _picture(there: Files, file: str, path: Path | None) -> Path:
     """Where a picture of the list lies; its ending may be left out.   Raises DataError if it is not there or lies elsewhere."""
-    name = file.replace("\\", "/")
-    outside = PurePosixPath(name).is_absolute() or PureWindowsPath(name).drive or ".." in PurePosixPath(name).parts
-    if outside or not name.isprintable():
-        raise DataError(f"{path}: {file!r} is no picture within {root}; write its path from there on")
-    found = [root / f"{name}{ending}" for ending in ("", *PICTURES) if (root / f"{name}{ending}").is_file()]
-    if not found:
-        raise DataError(f"{root / name}: there is no such picture, though {path} names it; correct the list or add the picture")
-    return found[0]
+    try:
+        found = there.find(file)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    if found is None:
+        raise DataError(f"{there.root / file}: there is no such picture, though {path} names it; correct the list or add the picture")
+    return found
 
 
-def _all_pictures(root: Path, masks: Path | None) -> list[str]:
-    found = (path for path in root.rglob("*") if path.suffix.lower() in PICTURES and (masks is None or masks not in path.parents))
-    return sorted(path.relative_to(root).as_posix() for path in found)
+def _all_pictures(there: Files, masks: Path | None) -> list[str]:
+    found = (path for path in there.all() if path.suffix.lower() in PICTURES and (masks is None or masks not in path.parents))
+    return sorted(path.relative_to(there.root).as_posix() for path in found)
+
+
+def _left_aside(there: Files, masks: Path | None, used: Set[Path], *, everything: bool) -> tuple[str, ...]:
+    """What lies beside the pictures and is none of them, in sentences; everything: whether no list says which are meant."""
+    beside = sorted(path for path in there.seen() if path not in used and (masks is None or masks not in path.parents))
+    kinds = (
+        ("of a kind that is not read", [path for path in beside if path.suffix.lower() in OTHER_PICTURES]),
+        ("not in the list", [path for path in beside if path.suffix.lower() in PICTURES and not everything]),
+    )
+    return tuple(
+        f"{len(paths):,} {'picture is' if len(paths) == 1 else 'pictures are'} left aside, {why}: "
+        + ", ".join(path.name for path in paths[:3]) + (", ..." if len(paths) > 3 else "")
+        for why, paths in kinds if paths
+    )  # fmt: skip
+
+
+def classes_in(lines: Sequence[str], path: Path) -> tuple[str, ...]:
+    """The classes in the lines of a classes.txt, the first of which is label 1.
+
+    As other tools write it too: with "background" as label 0 on top, labelme's __ignore__ above that, or every name behind its number.
+    Raises DataError for what would shift the labels (one of these names elsewhere, numbers with gaps), and for no or too many names.
+    """
+    names = [line.strip() for line in lines if line.strip()]
+    numbered = [re.fullmatch(r"(\d+)\s*[\s:.,;=)-]\s*(.*)", name) for name in names]
+    if names and all(numbered):
+        numbers, names = [int(found[1]) for found in numbered], [found[2] for found in numbered]
+        has_background = names[0].lower() in BACKGROUND_NAMES
+        if numbers != list(range(not has_background, len(names) + (not has_background))):
+            raise DataError(
+                f"{path}: its lines are numbered {', '.join(map(str, numbers[:4]))}..., but a mask has 0 for background and 1, 2, ... for "
+                'the classes; begin with "0 background" or number them from 1 without gaps'
+            )
+    elif any(numbered):
+        line = next(name for name, found in zip(names, numbered, strict=True) if found)
+        raise DataError(f"{path}: {line!r} begins with a number and other lines do not; number all lines or none")
+    if len(names) > 1 and names[0].lower() in VOID_NAMES and names[1].lower() in BACKGROUND_NAMES:
+        names = names[1:]  # labelme's -1, which is 255 in a mask
+    names = names[1:] if names and names[0].lower() in BACKGROUND_NAMES else names
+    for name in names:
+        if name.lower() in VOID_NAMES and name == names[0]:
+            raise DataError(
+                f"{path}: {name!r} on top would make every label one too high; write background there if it is label 0, leave it out if it "
+                "is 255"
+            )
+        if name.lower() in ("class_name", "class_names", "classes", "labels", "names", "categories"):
+            raise DataError(f"{path}: {name!r} looks like a heading, which would make every label one too high; take the line out")
+        try:
+            check_class(name)
+        except ValueError as error:
+            raise DataError(f"{path}: {error}") from error
+    if len(set(names)) < len(names) or not 0 < len(names) <= MOST:
+        raise DataError(f"{path}: expected 1 to {MOST} classes, each once, one a line, got {len(names)} lines; correct the file")
+    return tuple(names)
 
 
 def _classes(root: Path) -> tuple[str, ...] | None:
@@ -113,14 +169,15 @@ def _classes(root: Path) -> tuple[str, ...] | None:
     if not path.is_file():
         return None
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: the classes cannot be read ({error}); save them again as UTF-8 text") from error
-    names = [line for line in lines if line]
-    names = names[1:] if names and names[0].lower() in ("background", "_background_", "__background__") else names
-    if len(set(names)) < len(names) or not 0 < len(names) <= MOST:
-        raise DataError(f"{path}: expected 1 to {MOST} classes, each once, one a line, got {len(names)} lines; correct the file")
-    return tuple(names)
+        data = path.read_bytes()
+        lines = data.decode("utf-8-sig").splitlines()
+    except OSError as error:
+        raise DataError(f"{path}: the classes cannot be read ({error.strerror}); check the path and its permissions") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: this is not UTF-8 text; save the classes again as UTF-8") from error
+    if data and (what := mistaken(data)):
+        raise DataError(f"{path}: {what}")
+    return classes_in(lines, path)
 
 
 def _classes_of(table: list[Row], path: Path, root: Path, masks: Path | None) -> tuple[str, ...]:
@@ -128,7 +185,8 @@ def _classes_of(table: list[Row], path: Path, root: Path, masks: Path | None) ->
     names: dict[Cell, str] = {}  # with the line where each stands first
     for where, _, cells in table:
         for cell in cells:
-            names.setdefault(cell, where)
+            if not isinstance(cell, str) or cell.lower() not in NOTHING:
+                names.setdefault(cell, where)
     if any(not isinstance(name, str) or name.isdecimal() for name in names):
         raise DataError(f"{path}: it has numbers for classes, and no classes.txt names them; write that file, one class a line")
     families = {"VOC": VOC_CLASSES, "COCO": COCO_CLASSES}
@@ -149,7 +207,11 @@ def _classes_of(table: list[Row], path: Path, root: Path, masks: Path | None) ->
             f"{path.name} are neither all VOC's nor all COCO's; write one class a line, in the order of the numbers"
         )
     classes: list[str] = []  # each in its first spelling
-    for name in names:
+    for name, where in names.items():
+        try:
+            check_class(name)
+        except ValueError as error:
+            raise DataError(f"{where}: {error}") from error
         classes += [] if class_name(name, classes) in classes else [name]
     if len(classes) > MOST:
         raise DataError(f"{path}: expected at most {MOST} classes, got {len(classes):,}; is the first column the picture?")

@@ -54,9 +54,10 @@ def checked_labels(file: LabelFile, classes: Sequence[str], path: Path) -> np.nd
         other = {label: number for label, number in meant.items() if number != label}
         if other and None not in other.values():  # all are VOC's colours, and some are those of other numbers
             label, number = next(iter(other.items()))
+            name = "not judged" if number == NOT_JUDGED else ["background", *classes][number]
             raise DataError(
-                f"{path}: the label {label} has the colour of {number} ({['background', *classes][number] if number <= len(classes) else 'void'}): "
-                "its palette is in another order than its numbers; save the mask with VOC's palette, or as grey if the numbers are right"
+                f"{path}: the label {label} has the colour of {number} ({name}): its palette is in another order than its numbers; "
+                "save the mask with VOC's palette, or as grey if the numbers are right"
             )
     return file.labels
 

@@ -16,7 +16,8 @@ class Sample:
     """A picture and its image-level labels, which is all that weak supervision knows; the rest is for judging.
 
     image uint8 (H, W, 3) RGB; names: the classes in the picture, each once, maybe none;
-    truth uint8 (H, W): label per pixel, 0 background, 255 not judged; stuff uint8 (H, W): what the background is (drawn scenes only).
+    truth uint8 (H, W): label per pixel, 0 background, 255 not judged; stuff uint8 (H, W): what the background is (drawn scenes only);
+    notes: what is doubtful about the files they come from.
     Raises ValueError if one of them is something else or the sizes differ.
     """
 
@@ -25,6 +26,7 @@ class Sample:
     truth: np.ndarray | None = None
     stuff: np.ndarray | None = None
     id: str = ""
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         image = self.image

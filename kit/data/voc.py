@@ -4,11 +4,13 @@ import itertools
 import xml.etree.ElementTree as ElementTree
 from functools import partial
 from os import PathLike
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from kit.data.dataset import DataError, DataSet, Entry, collected, files_in
+from kit.data.dataset import DataError, DataSet, Entry, collected
+from kit.data.found import Files, id_of
 from kit.data.labels import LabelList, checked_names, names_in, read_truth
-from kit.images import image_size, load_image
+from kit.files import mistaken
+from kit.images import image_size, load_image, orientation
 from kit.words import VOC_CLASSES
 
 SOURCE = "PASCAL VOC 2012 is the archive VOCtrainval_11-May-2012.tar, which unpacks to VOCdevkit/VOC2012"
@@ -44,14 +46,15 @@ def voc_data(
     if split not in LISTS:
         raise DataError(f"expected a split among {', '.join(LISTS)}, got {split!r}; choose one of those")
     ids = _listed(root, split)
-    pictures, masks = files_in(root / "JPEGImages"), _masks(root, split)
-    annotations = files_in(root / "Annotations") if labels == "xml" else frozenset()
+    pictures, annotations = Files(root / "JPEGImages"), Files(root / "Annotations")
+    masks = _masks(root, split)
     listed = None if labels in LABELS_FROM else LabelList.read(labels, VOC_CLASSES, ids=ids)
 
     def entry(id: str) -> Entry:
-        picture, annotation, mask = root / "JPEGImages" / f"{id}.jpg", root / "Annotations" / f"{id}.xml", masks.get(id)
-        if picture.name not in pictures:
-            raise DataError(f"{picture}: there is no such file, though the list {split} names it; unpack the pictures again")
+        picture, mask = pictures.find(id), next(filter(None, (folder.find(id, (".png",)) for folder in masks)), None)
+        if picture is None:
+            named = pictures.root / f"{id}.jpg"
+            raise DataError(f"{named}: there is no such file, though the list {split} names it; unpack the pictures again")
         if listed is not None:
             names = partial(tuple, listed.names(id, id.replace("_", "")))  # some lists write 2007_000032 as the number 2007000032
         elif labels == "masks":
@@ -59,11 +62,12 @@ def voc_data(
                 raise DataError(f"{id}: there is no mask to take its labels from; choose other labels, or another split")
             names = partial(names_in, mask, VOC_CLASSES)
         else:
-            if annotation.name not in annotations:
-                raise DataError(f"{annotation}: there is no such file; unpack the annotations again, or choose other labels")
+            annotation = annotations.find(id, (".xml",))
+            if annotation is None:
+                raise DataError(f"{annotations.root / id}.xml: there is no such file; unpack the annotations again, or choose other labels")
             names = partial(xml_names, annotation)
         truth = None if mask is None else partial(read_truth, mask, VOC_CLASSES)
-        return Entry(id, names, partial(image_size, picture), partial(load_image, picture), truth)
+        return Entry(id, names, partial(image_size, picture), partial(load_image, picture), truth, partial(orientation, picture))
 
     entries, refused = collected(ids, entry, count=count, skip_bad=skip_bad)
     return DataSet("voc", split, VOC_CLASSES, LABELS_FROM.get(labels, str(labels)), entries, refused)
@@ -77,14 +81,17 @@ def xml_names(path: Path) -> tuple[str, ...]:
     try:
         with open(path, "rb") as file:
             data = file.read(LARGEST_XML + 1)
-        text = data.decode("utf-8-sig")
+        if what := mistaken(data):
+            raise DataError(f"{path}: {what}")
         # Entities that stand for more entities can make a small file enormous; no annotation needs a document type.
-        if len(data) > LARGEST_XML or "<!DOCTYPE" in text:
+        if len(data) > LARGEST_XML or b"<!DOCTYPE" in data.replace(b"\0", b""):
             raise DataError(f"{path}: this is no VOC annotation (too long, or with a document type); download it again")
-        annotation = ElementTree.fromstring(text)
+        annotation = ElementTree.fromstring(data)  # bytes: in the encoding that the file declares
     except OSError as error:
         raise DataError(f"{path}: the file cannot be read ({error.strerror}); check the path and its permissions") from error
-    except (UnicodeDecodeError, ElementTree.ParseError) as error:
+    except (ValueError, LookupError, ElementTree.ParseError) as error:  # the parser knows not every encoding that can be declared
+        if isinstance(error, DataError):
+            raise
         raise DataError(f"{path}: this is no readable XML ({error}); download it again") from error
     if annotation.tag != "annotation":
         raise DataError(f"{path}: expected an <annotation> as VOC writes them, got <{annotation.tag}>; download it again")
@@ -112,21 +119,15 @@ def _listed(root: Path, split: str) -> list[str]:
 
 
 def listed_ids(path: Path) -> list[str]:
-    """The first word of every line, without folders and without .jpg.   Raises DataError for a file that cannot be read."""
+    """The pictures of every line that is not empty, see `id_of`.   Raises DataError for a file that cannot be read."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: the list cannot be read ({error}); save or download it again") from error
-    return [PurePosixPath(line.split()[0]).name.removesuffix(".jpg") for line in lines if line.strip()]
+    return [id_of(line) for line in lines if line.strip()]
 
 
-def _masks(root: Path, split: str) -> dict[str, Path]:
-    """Where the mask of an id lies; of train_aug the official one where SBD's is missing."""
-    folders = ("SegmentationClass", "SegmentationClassAug") if split == "train_aug" else ("SegmentationClass",)
-    return {
-        file.removesuffix(".png"): root / folder / file
-        for folder in folders
-        if (root / folder).is_dir()
-        for file in files_in(root / folder)
-        if file.endswith(".png")
-    }
+def _masks(root: Path, split: str) -> list[Files]:
+    """The folders that hold masks; of train_aug SBD's first, for they are what its list means."""
+    folders = ("SegmentationClassAug", "SegmentationClass") if split == "train_aug" else ("SegmentationClass",)
+    return [Files(root / folder) for folder in folders if (root / folder).is_dir()]
