@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from kit.data import Sample
     from kit.method import Result
 
-PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".avif")
 OUTPUT_ENDINGS = (".png", "_overlay.png", "_maps.npz", "_settings.json")
 
 
@@ -62,10 +61,10 @@ def segment(
     from kit.data import Sample
     from kit.images import ImageError, load_image
     from kit.method import MAX_CLASSES
-    from kit.words import class_name, label_numbers
+    from kit.words import check_class, class_name, label_numbers
 
     with options.refusal():
-        names = tuple(map(class_name, options.listed(classes, "--classes")))
+        names = tuple(map(check_class, map(class_name, options.listed(classes.replace(";", ","), "--classes"))))
         if not names:
             raise options.OptionError('--classes is empty: name what the pictures show, such as --classes "dog,cat"')
         if len(names) > MAX_CLASSES:
@@ -125,13 +124,15 @@ def segment(
 
 def _pictures(given: list[Path], out: Path) -> dict[Path, str]:
     """Every picture once, with a name for its results that no other picture's results and no picture itself has."""
+    from kit.data.found import PICTURES
+
     found: dict[Path, Path] = {}
     for path in given:
         if path.is_dir():
             seen = (file for file in path.iterdir() if not file.name.startswith(".") and file.is_file())
-            inside = sorted(file for file in seen if file.suffix.lower() in PICTURE_ENDINGS)
+            inside = sorted(file for file in seen if file.suffix.lower() in PICTURES)
             if not inside:
-                raise options.OptionError(f"{path}: this folder has no pictures ({', '.join(PICTURE_ENDINGS)})")
+                raise options.OptionError(f"{path}: this folder has no pictures ({', '.join(PICTURES)})")
             if path.resolve() == out.resolve():
                 raise options.OptionError(
                     f"--out {out} is the folder of the pictures: take another one, or masks will count as pictures next time"

@@ -18,7 +18,7 @@ from kit.prompt import filled, prompts
 from kit.toy import PLACES, Scene, draw
 from kit.toy.captions import known_templates
 from kit.ui.session import Refused, Studio
-from kit.words import IMAGENET_TEMPLATES, VOC_CLASSES, class_name
+from kit.words import IMAGENET_TEMPLATES, VOC_CLASSES, check_class, class_name
 
 MAX_CLASSES = 20
 MAX_TEMPLATES = 100  # measured in one go
@@ -37,7 +37,10 @@ def asked_classes(names) -> tuple[str, ...]:
         raise Refused("choose at least one class, or write your own")
     if len(kept) > MAX_CLASSES:
         raise Refused(f"expected at most {MAX_CLASSES} classes, got {len(kept)}")
-    return kept
+    try:
+        return tuple(map(check_class, kept))
+    except ValueError as error:
+        raise Refused(str(error)) from error
 
 
 def texts(values, what: str) -> list[str]:

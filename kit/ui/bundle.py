@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kit.data.found import PICTURES
 from kit.ui.ask import PHOTO_BYTES
 from kit.ui.session import Refused
 
@@ -24,7 +25,6 @@ RATIO, RATIO_FROM = 200, 1_000_000  # a file that grows more than 200 times beyo
 CHUNK = 65_536
 NAME_LENGTH = 80
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".avif")
 LABELS = ".csv"
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst", ".lz4", ".cab", ".iso", ".jar")
 ARCHIVE_HEADS = (b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"7z\xbc\xaf\x27\x1c", b"Rar!", b"\x28\xb5\x2f\xfd")
@@ -217,7 +217,7 @@ def _copied(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path, left
 
 def _is_left_aside(name: str) -> bool:
     parts = name.lower().split("/")
-    return any(part in LEFT_ASIDE for part in parts) or parts[-1].startswith("._")
+    return any(part in LEFT_ASIDE or part.startswith(".") for part in parts if part != ".")
 
 
 def _is_kept(name: str) -> bool:

@@ -13,14 +13,15 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from kit.data import DataError, DataSet, Entry
-from kit.data.labels import key_of, names_of_cells, written_rows
+from kit.data.found import folded, key_of
+from kit.data.labels import names_of_cells, written_rows
 from kit.generate import generate_steps
 from kit.images import ImageError, image_size
 from kit.method import Pipeline
 from kit.ui import ask
 from kit.ui.bundle import LABELS_BYTES, Bundle, Picture, Upload, megabytes, shown, unpacked
 from kit.ui.session import Refused, Studio
-from kit.words import VOC_CLASSES
+from kit.words import NOTHING, VOC_CLASSES
 
 LISTED, SAME, SUGGESTED = "as the CSV says", "the same for all pictures", "as the model suggests for each"
 LABELLING = (SUGGESTED, SAME, LISTED)
@@ -268,14 +269,14 @@ def listed_names(path: Path, pictures: Sequence[Picture], vocabulary: Sequence[s
         raise Refused(told(error, path)) from error
     listed: dict[str, list[tuple[str, list]]] = {}
     for where, file, cells in rows:
-        for name in dict.fromkeys((file.replace("\\", "/").removeprefix("./"), key_of(file))):
+        for name in dict.fromkeys((folded(file.replace("\\", "/").removeprefix("./")), folded(key_of(file)))):
             listed.setdefault(name, []).append((told(where, path), cells))
     bases = Counter(PurePosixPath(picture.name).name for picture in pictures)
     found: dict[str, tuple[str, ...] | Refused] = {}
     for picture in pictures:
         base = PurePosixPath(picture.name).name
         spellings = [picture.name, key_of(picture.name), *[base, key_of(base)] * (bases[base] == 1)]
-        lines = next((listed[spelling] for spelling in spellings if spelling in listed), [])
+        lines = next((listed[spelling] for spelling in map(folded, spellings) if spelling in listed), [])
         if len(lines) == 1:
             found[picture.id] = _classes_in(*lines[0], vocabulary)
         else:
@@ -285,7 +286,8 @@ def listed_names(path: Path, pictures: Sequence[Picture], vocabulary: Sequence[s
 
 def _classes_in(where: str, cells: Sequence[str], vocabulary: Sequence[str]) -> tuple[str, ...] | Refused:
     numbers = any(cell.isdecimal() for cell in cells)
-    own = () if numbers else (cell for cell in cells if not all(word in vocabulary for word in cell.split()))
+    words = [cell for cell in cells if cell.lower() not in NOTHING]
+    own = () if numbers else (cell for cell in words if not all(word in vocabulary for word in cell.split()))
     try:
         return ask.asked_classes(list(names_of_cells(cells, tuple(dict.fromkeys((*vocabulary, *own))), where)))
     except (DataError, Refused) as error:
