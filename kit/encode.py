@@ -8,12 +8,9 @@ tensor, so that after a call the model equals the model before it.
 import contextlib
 import functools
 import hashlib
-import json
 import logging
 import math
 import os
-import pickle
-import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,8 +22,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from kit.checkpoint import CheckpointError, check_fits, is_of_openai, weights_in
+from kit.files import from_json
 from kit.shapes import check_shape
-from kit.weights import WeightsError, hub_file, is_torchscript
+from kit.weights import WeightsError, hub_file
 
 TINY = Path(__file__).parent / "toy" / "model" / "tiny_clip.safetensors"
 MAX_PATCHES = 4096  # attention grows with the square: 4,096 patches are 64 MB a map and layer
@@ -34,7 +33,7 @@ TEXT_CACHE = 4096  # prompts remembered by one Clip
 TEXT_BATCH = 256
 PRECISIONS = ("float32", "bfloat16")
 HUB_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")  # open_clip's for a repository without a file in its tag
-OPENAI_SIZES = ("input_resolution", "context_length", "vocab_size")  # stand among the weights in OpenAI's archives
+ANCHOR = "visual.conv1.weight"  # a name that only a ViT of CLIP's kind has
 
 
 class ClipError(ValueError):
@@ -181,7 +180,9 @@ class Clip:
         return digest.hexdigest()[:16]
 
     def to(self, device: str | torch.device) -> "Clip":
-        _check_precision(self.precision, torch.device(device))
+        """Moves the model.   Raises ClipError for a device that is not here."""
+        device = choose_device(device)
+        _check_precision(self.precision, device)
         self.model.to(device)
         self._text.clear()
         return self
@@ -471,7 +472,7 @@ def load_tiny(path: str | Path = TINY) -> Clip:
                 f"the tiny CLIP's file {part.name} is missing: restore it from the repository, or train one with `python -m kit.toy.train`"
             )
     try:
-        about = json.loads(description.read_text())
+        about = from_json(description.read_bytes())
         model = build_small_clip(about["model"])
         model.load_state_dict({name: tensor.float() for name, tensor in load_file(weights).items()})
         tokenizer, radius = CutTokenizer(about["tokens"], about["model"]["text_cfg"]["context_length"]), about["radius"]
@@ -579,8 +580,12 @@ def _check_names(architecture: str, source: str) -> None:
         if open_clip.get_pretrained_cfg(architecture, source).get("quick_gelu") and not quick:  # open_clip only warns
             raise ClipError(f"the weights {source} were trained with QuickGELU: write {architecture}-quickgelu:{source}")
     elif os.path.isfile(source):  # unlike Path.is_file, no error for a name that is too long
-        if not quick and is_torchscript(source):
+        if not quick and f"{architecture}-quickgelu" in known and is_of_openai(source):
             raise ClipError(f"{source} is one of OpenAI's archives, trained with QuickGELU: write {architecture}-quickgelu:{source}")
+    elif os.path.isdir(source):
+        saved = os.path.isfile(os.path.join(source, "config.json"))
+        what = "a folder as transformers saves a model, the kit reads open_clip's checkpoints" if saved else "a folder"
+        raise ClipError(f"{source} is {what}: give a file of weights in its place, or {architecture}:TAG with a known tag")
     elif source != "random":
         plain = architecture.removesuffix("-quickgelu")
         if plain != architecture and source in open_clip.list_pretrained_tags_by_model(plain):
@@ -633,22 +638,27 @@ def _without_warnings_of_open_clip() -> Iterator[None]:
 
 
 def _fill(model: nn.Module, path: Path, name: str, *, advice: str) -> None:
-    """A checkpoint's weights, of whatever precision, become the model's."""
-    import open_clip
+    """A checkpoint's weights, of whatever precision, become the model's; older ways to name them are open_clip's to know."""
+    from open_clip.factory import convert_state_dict
+    from open_clip.model import convert_to_custom_text_state_dict, resize_pos_embed, resize_text_pos_embed
 
+    wanted = model.state_dict()
     try:
-        if is_torchscript(path):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", FutureWarning)  # the format is OpenAI's choice
-                weights = torch.jit.load(path, map_location="cpu").state_dict()
-            model.load_state_dict({key: tensor for key, tensor in weights.items() if key not in OPENAI_SIZES})
-        else:
-            open_clip.load_checkpoint(model, str(path), weights_only=True)
-    except Exception as error:  # torch, safetensors and pickle each raise their own
-        reason = _first_line(error)
-        if isinstance(error, pickle.UnpicklingError):  # torch's own sentence advises to run it
-            reason = "it is no file of tensors, or holds code as well, which is not run"
-        raise ClipError(f"{path} is not a checkpoint of {name.partition(':')[0]}: {reason}{advice}") from error
+        weights = convert_state_dict(model, weights_in(path, wanted, ANCHOR))
+        if "positional_embedding" in weights and not hasattr(model, "positional_embedding"):
+            weights = convert_to_custom_text_state_dict(weights)
+        weights.pop("text.transformer.embeddings.position_ids", None)
+        for scale in ("logit_scale", "logit_bias"):  # a number, or a list of one
+            if scale in weights and scale in wanted and weights[scale].numel() == 1:
+                weights[scale] = weights[scale].reshape(wanted[scale].shape)
+        resize_pos_embed(weights, model)
+        resize_text_pos_embed(weights, model)
+        check_fits(weights, wanted)
+        model.load_state_dict(weights)
+    except CheckpointError as error:
+        raise ClipError(f"{path} is not a checkpoint of {name.partition(':')[0]}: {error}{advice}") from error
+    except (RuntimeError, ValueError, AttributeError, KeyError, AssertionError) as error:  # open_clip's conversions
+        raise ClipError(f"{path} is not a checkpoint of {name.partition(':')[0]}: {_first_line(error)}{advice}") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -721,6 +721,11 @@ class Driver:
         maps, power, count = self._maps_of(stage), self.scene.settings.background_power, len(self.scene.names)
         if maps.ndim != 3 or len(maps) not in (count, count + 1):
             raise ValueError(f"expected stage {stage.name} to give {count} or {count + 1} planes (H, W), got {tuple(maps.shape)}")
+        if not maps.isfinite().all():
+            raise ValueError(
+                f"stage {stage.name} gave numbers that are none (NaN or infinite): the model's weights or what was learned are damaged, or "
+                "a function of one's own divides by 0"
+            )
         make = functools.partial(scores_with_background, maps, count, power)
         self.outputs["scores"] = make() if self.kept is None else self.kept.once(("scores", id(maps), power), maps, make)
 

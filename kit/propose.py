@@ -237,6 +237,8 @@ class Sam:
             raise ProposalError(f"{name} cannot be loaded ({first_line}); get its files again, or use superpixels") from error
         if lacking := sorted(report["missing_keys"]):
             raise ProposalError(f"{name} lacks {len(lacking)} of SAM's weights, among them {lacking[0]}; download it again")
+        if strange := [part for part, values in model.named_parameters() if not values.isfinite().all()]:
+            raise ProposalError(f"{name} holds numbers that are none (NaN or infinite) in {strange[0]}; download it again")
         return cls(model.eval().requires_grad_(False).to(device, PRECISIONS[precision]), processor, name)
 
     @property

@@ -14,7 +14,6 @@ import socket
 import ssl
 import sys
 import time
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,14 +49,6 @@ def hub_file(repository: str, *filenames: str, progress: bool = True) -> Path:
         raise WeightsError(f"{repository!r} is not the name of a model on the hub: write ORGANISATION/NAME") from error
     except OSError as error:  # the disk's: those of the connection are sentences already
         raise WeightsError(_about_the_disk(error, constants.HF_HUB_CACHE)) from error
-
-
-def is_torchscript(path: str | Path) -> bool:
-    """Whether a file is a TorchScript archive (a program with its weights), as OpenAI publishes its models."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def _in_cache(repository: str, filenames: tuple[str, ...]) -> Path | None:

@@ -14,7 +14,7 @@ KIT = ROOT / "kit"
 
 # From the ground up; a module may import from lower floors and from its own. Modules that do not exist yet keep their place.
 FLOORS = (
-    ("shapes", "words", "files", "tables", "settings", "fingerprint", "score", "weights", "shard", "jobs", "llm"),
+    ("shapes", "words", "files", "tables", "settings", "fingerprint", "score", "weights", "checkpoint", "shard", "jobs", "llm"),
     ("images", "show", "mask"),
     ("data", "toy", "encode", "propose", "losses"),
     ("last_block", "prompt", "cluster", "cam", "refine", "vote", "learned"),

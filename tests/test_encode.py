@@ -516,7 +516,7 @@ def test_a_checkpoint_with_code_in_it_is_not_run(architectures, tmp_path):
         ("ViT-B-16-plus-240:openai", "'openai' is neither a file nor a tag of ViT-B-16-plus-240: known tags are laion400m"),
         ("ViT-B-16:nothing", "'nothing' is neither a file nor a tag of ViT-B-16: known tags are openai"),
         ("ViT-B-16:/no/such/file.pt", "'/no/such/file.pt' is neither a file"),
-        ("ViT-B-16:/", "'/' is neither a file"),
+        ("ViT-B-16:/", "/ is a folder: give a file of weights in its place"),
         ("ViT-B-16:" + "x" * 5000, "is neither a file"),
         ("ViT-B-16:a\x00b", "is neither a file"),
         (None, "expected a model's name such as tiny .*got None"),

@@ -20,8 +20,9 @@ from huggingface_hub import constants, hf_hub_download
 from torch import nn
 
 from kit import weights
+from kit.checkpoint import is_torchscript
 from kit.encode import Clip, ClipError, build_small_clip
-from kit.weights import WeightsError, hub_file, is_torchscript
+from kit.weights import WeightsError, hub_file
 
 ROOT = Path(__file__).parents[1]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
