@@ -128,10 +128,14 @@ class Study:
         return there
 
     def list_hash(self) -> str:
-        """Of the list of pictures and their labels."""
-        names = self.names or [entry.names() for entry in self.data.entries]
-        listed = "\n".join(f"{entry.id}: {', '.join(own)}" for entry, own in zip(self.data.entries, names, strict=True))
-        return hashlib.sha256(listed.encode()).hexdigest()[:16]
+        return list_hash(self.data, self.names)
+
+
+def list_hash(data: DataSet, names: Sequence[Sequence[str]] | None = None) -> str:
+    """16 hexadecimal digits of the list of pictures and their labels, which may be known already."""
+    names = names or [entry.names() for entry in data.entries]
+    listed = "\n".join(f"{entry.id}: {', '.join(own)}" for entry, own in zip(data.entries, names, strict=True))
+    return hashlib.sha256(listed.encode()).hexdigest()[:16]
 
 
 class Fit:

@@ -90,10 +90,11 @@ class Generated:
 
 @dataclass(frozen=True)
 class Plan:
-    """The work, cut: batches of places in the data set, and (place, reason) of pictures whose header is of no use."""
+    """The work, cut: batches of places in the data set, (place, reason) of pictures that are of no use, and what the others show."""
 
     batches: tuple[tuple[int, ...], ...]
     refused: tuple[tuple[int, str], ...]
+    labels: dict[str, tuple[str, ...]]
 
 
 def generate(pipeline: Pipeline, data: DataSet, out: str | os.PathLike, *, progress: bool = True, **options: Any) -> Generated:
@@ -153,7 +154,7 @@ def generate_steps(
 
 
 def planned(pipeline: Pipeline, data: DataSet, *, batch: int = 16, skip_bad: bool = False) -> Plan:
-    """Batches of pictures that are of one size once they are prepared, in the data set's order, read from the headers alone.
+    """Batches of pictures that are of one size once they are prepared, in the data set's order, from headers and labels alone.
 
     A batch has `batch` pictures at most, fewer where its attention maps or pixels would fill the memory; it depends on nothing but the
     pictures' sizes, the settings and `batch`.   Raises DataError, ImageError or ClipError for a picture that cannot be used, unless
@@ -161,10 +162,10 @@ def planned(pipeline: Pipeline, data: DataSet, *, batch: int = 16, skip_bad: boo
     """
     layers, side = len(layers_of([pipeline]) or range(pipeline.clip.layer_count)), pipeline.settings.side
 
-    def grid_and_pixels(entry: Entry) -> tuple[tuple[int, int], int] | str:
+    def grid_and_pixels(entry: Entry) -> tuple[tuple[int, int], int, tuple[str, ...]] | str:
         try:
             size = entry.size()
-            return pipeline.clip.grid(pipeline.working_size(size), side=side), size[0] * size[1]
+            return pipeline.clip.grid(pipeline.working_size(size), side=side), size[0] * size[1], entry.names()
         except ValueError as error:
             if not skip_bad:
                 raise _about(entry, error) from error
@@ -172,13 +173,13 @@ def planned(pipeline: Pipeline, data: DataSet, *, batch: int = 16, skip_bad: boo
 
     with ThreadPoolExecutor(READERS) as pool:
         answers = list(pool.map(grid_and_pixels, data.entries))
-    batches, refused = [], []
+    batches, refused, labels = [], [], {}
     open_batches: dict[tuple[int, int], tuple[list[int], list[int]]] = {}
     for index, answer in enumerate(answers):
         if isinstance(answer, str):
             refused.append((index, answer))
             continue
-        grid, pixels = answer
+        grid, pixels, labels[data.entries[index].id] = answer
         tokens = 1 + grid[0] * grid[1]
         room = min(batch, max(1, BATCH_ATTENTION // (layers * tokens**2)))
         members, sizes = open_batches.setdefault(grid, ([], []))
@@ -189,7 +190,7 @@ def planned(pipeline: Pipeline, data: DataSet, *, batch: int = 16, skip_bad: boo
         members.append(index)
         sizes.append(pixels)
     batches += [tuple(members) for members, _ in open_batches.values()]
-    return Plan(tuple(sorted(batches)), tuple(refused))
+    return Plan(tuple(sorted(batches)), tuple(refused), labels)
 
 
 def ask_each(pipeline: Pipeline, names: Sequence[str], image: np.ndarray, tokens: Tokens) -> list[str]:
@@ -254,7 +255,7 @@ class _Work:
             made_with = description(self.pipeline, data, batch)
             open_folder(out, made_with, data, self.pipeline.method, restart)
             plan = planned(self.pipeline, data, batch=batch, skip_bad=self.skip_bad)
-            begin_manifest(out, made_with, data, self.pipeline, workers, shard.world)
+            begin_manifest(out, made_with, data, self.pipeline, workers, shard.world, plan.labels)
             for kind in self.kinds:
                 (out / kind).mkdir(exist_ok=True)
             return plan

@@ -7,7 +7,7 @@ import os
 import platform
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -112,6 +112,8 @@ def differences(old: Mapping, new: Mapping, method: Method) -> list[str]:
         told[LIST] = "another list of pictures"
         if "pictures" in told:  # how many there are says it already
             del told[LIST]
+    if "list" in told:  # of what is learned from: the hash of pictures and labels
+        told["list"] = "other labels or pictures"
     return list(told.values())
 
 
@@ -153,11 +155,18 @@ def open_folder(out: Path, made_with: dict, data: DataSet, method: Method, resta
             path.unlink()
 
 
-def begin_manifest(out: Path, made_with: dict, data: DataSet, pipeline: Pipeline, workers: int, processes: int) -> None:
-    """Says what is to be made before the first mask is there, and reads the journals of a run that was killed."""
+def begin_manifest(
+    out: Path, made_with: dict, data: DataSet, pipeline: Pipeline, workers: int, processes: int, labels: Mapping[str, Sequence[str]]
+) -> None:
+    """Says what is to be made before the first mask is there, and reads the journals of a run that was killed.
+
+    labels: id -> the classes a picture is asked for.   Raises ManifestError if masks that are there were made for others.
+    """
     merge_journals(out)
     learned = pipeline.learned
-    manifest = read_manifest(out) or {
+    there = read_manifest(out)
+    _check_labels(out, there, labels)
+    manifest = there or {
         "made_with": made_with,
         "labels": {"background": 0, **{name: number for number, name in enumerate(data.classes, start=1)}, "uncertain": mask.IGNORE},
         "seeds": [] if learned is None else [learned.about["settings"].get("seed", 0)],
@@ -168,10 +177,22 @@ def begin_manifest(out: Path, made_with: dict, data: DataSet, pipeline: Pipeline
         "runs": [],
         "images": {entry.id: {"state": "missing"} for entry in data.entries},
     }
+    for id, record in manifest["images"].items():
+        record.update({"classes": list(labels[id])} if id in labels else {})
     packages = {"kit": __version__, "python": platform.python_version()}
     packages |= {name: version(name) for name in ("torch", "open_clip_torch", "numpy", "pillow")}
     run = {"started": datetime.now(timezone.utc).isoformat(timespec="seconds"), "device": str(pipeline.clip.device), "workers": workers}
     _write_manifest(out, {**manifest, "runs": [*manifest["runs"], {**run, "processes": processes, "versions": packages}]})
+
+
+def _check_labels(out: Path, there: Mapping | None, labels: Mapping[str, Sequence[str]]) -> None:
+    """Raises ManifestError for pictures whose mask may be there already and whose labels are others now, or were not written down."""
+    known = {id: record.get("classes") for id, record in (there or {"images": {}})["images"].items() if record["state"] != "refused"}
+    other = [id for id, names in labels.items() if id in known and known[id] != list(names)]
+    if other:
+        then, now = (", ".join(names) or "nothing" if names is not None else "unknown" for names in (known[other[0]], labels[other[0]]))
+        more = f" and {len(other) - 1:,} more pictures" if len(other) > 1 else ""
+        raise ManifestError(f"{out} was made with other labels ({other[0]}: {then}, now {now}{more}): choose another --out or --restart")
 
 
 def check_journals(out: Path, world: int) -> None:
@@ -193,7 +214,7 @@ def merge_journals(out: Path) -> None:
             record = json.loads(line)
             name = record.pop("id")
             if record["state"] != "kept" or images[name]["state"] != "written":
-                images[name] = record
+                images[name] = record | {key: value for key, value in images[name].items() if key == "classes"}
     _write_manifest(out, manifest)
     for path in journals:
         path.unlink()

@@ -444,7 +444,7 @@ def test_a_killed_runs_leftovers_are_read_or_removed(pipeline, data, tmp_path):
     (tmp_path / "SegmentationClass" / ".0123456789abcdef.part").write_bytes(b"half a mask")
     with closing(generate_steps(pipeline, data, tmp_path, batch=2)) as steps:
         next(steps)
-        assert read_manifest(tmp_path)["images"][name] == {"state": "refused", "why": "planted"}
+        assert read_manifest(tmp_path)["images"][name] == {"state": "refused", "why": "planted", "classes": [*data.entries[1].names()]}
     assert all(path.endswith(".png") for path in files(tmp_path))
     assert [path.name for path in tmp_path.glob("manifest*")] == ["manifest.json"]
 

@@ -126,7 +126,7 @@ def _begun(out: Path, pipeline: "Pipeline", pictures: "DataSet", tasks: tuple[st
 
     Raises OptionError if the file that is there is another one.
     """
-    from kit.fit import clear_work, work_folder_of
+    from kit.fit import clear_work, list_hash, work_folder_of
     from kit.learned import LearnedError, load_learned
     from kit.manifest import differences
 
@@ -141,7 +141,7 @@ def _begun(out: Path, pipeline: "Pipeline", pictures: "DataSet", tasks: tuple[st
     wanted = {
         "method": pipeline.method.name, "code": pipeline.code, "settings": pipeline.settings.to_dict(), "clip": clip.fingerprint,
         "precision": clip.precision, "classes": list(pictures.classes), "data": pictures.name, "split": pictures.split,
-        "labels_from": pictures.labels_from, "images": len(pictures),
+        "labels_from": pictures.labels_from, "images": len(pictures), "list": list_hash(pictures),
     }  # fmt: skip
     for there, tasks_too in ((out, {"tasks": [*before, *tasks]}), (work / f"{tasks[0]}.safetensors", {})):
         if not there.exists():
