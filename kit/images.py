@@ -210,8 +210,22 @@ def _check_size(name: str, size_xy: tuple[int, int], max_pixels: int) -> None:
 
 def _from_array(array: np.ndarray, max_pixels: int) -> Image.Image:
     if array.dtype != np.uint8 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
+        doing = []
+        if array.ndim == 3 and array.shape[0] in (3, 4) and array.shape[2] not in (3, 4):
+            doing.append("array.transpose(1, 2, 0) puts the colours last")
+        elif array.ndim == 4 and len(array) == 1:
+            doing.append("array[0] is the one picture of the batch")
+        if array.dtype != np.uint8 and array.size and array.dtype.kind in "fiub":
+            low, high = array.min(), array.max()
+            if 0 <= low and high <= 1:
+                doing.append("(array * 255).round().astype(np.uint8) makes 0..1 to 0..255")
+            elif 0 <= low and high <= 255:
+                doing.append("array.round().astype(np.uint8) makes whole numbers" if array.dtype.kind == "f" else "array.astype(np.uint8)")
+            else:
+                doing.append(f"its values run from {low:.3g} to {high:.3g}: undo the normalising first")
         raise ImageError(
-            f"expected a uint8 array (H, W), (H, W, 3) or (H, W, 4) with values 0..255, got {_describe(array)}; scale and convert it first"
+            f"expected a uint8 array (H, W), (H, W, 3) or (H, W, 4) with values 0..255, got {_describe(array)}; "
+            + (", ".join(doing) or "give a picture")
         )
     _check_size("", (array.shape[1], array.shape[0]), max_pixels)
     return Image.fromarray(np.ascontiguousarray(array))
