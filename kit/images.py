@@ -217,9 +217,9 @@ def _from_array(array: np.ndarray, max_pixels: int) -> Image.Image:
             doing.append("array[0] is the one picture of the batch")
         if array.dtype != np.uint8 and array.size and array.dtype.kind in "fiub":
             low, high = array.min(), array.max()
-            if 0 <= low and high <= 1:
+            if low >= 0 and high <= 1:
                 doing.append("(array * 255).round().astype(np.uint8) makes 0..1 to 0..255")
-            elif 0 <= low and high <= 255:
+            elif low >= 0 and high <= 255:
                 doing.append("array.round().astype(np.uint8) makes whole numbers" if array.dtype.kind == "f" else "array.astype(np.uint8)")
             else:
                 doing.append(f"its values run from {low:.3g} to {high:.3g}: undo the normalising first")

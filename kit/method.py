@@ -163,7 +163,7 @@ class Method:
     classes) -> baselines and controls by name; lessons: what can be learned, by the name of its tensor; open(clip, settings, learned) ->
     what stages find in scene.learned; belongs: settings that what was learned cannot be asked without; shipped: the file learned with the
     tiny CLIP; source: the paper; notebook: the file in notebooks/ that builds it by hand; knobs: the settings to try first, which a page
-    shows open.
+    shows open; takes(pipeline) -> sentences on the memory and the disk it takes besides CLIP's, for who starts a long run.
 
     >>> ClipEs(kit.load("tiny"), box_threshold=0.4).segment("dog.jpg", names=("dog",))                  # doctest: +SKIP
     """
@@ -181,6 +181,7 @@ class Method:
     source: str = ""
     notebook: str = ""
     knobs: tuple[str, ...] = ()
+    takes: Callable[["Pipeline"], Iterable[str]] | None = None
 
     def __post_init__(self) -> None:
         names = [stage.name for stage in self.stages]

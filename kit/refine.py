@@ -39,7 +39,7 @@ def box_mask(cam: Tensor, *, threshold: float = 0.4, exact: bool = False) -> Ten
     """The bounding boxes of all blobs above a share of the maximum: where a class may spread from.
 
     cam (B, C, h, w) in [0, 1] -> bool (B, C, h, w). The released code cuts the last row and column of a box that touches the border, so
-    that the mask can come out empty; `exact` keeps them.   Raises ValueError for maps that are not normalised, or a threshold that is no share.
+    that the mask can come out empty; `exact` keeps them.   Raises ValueError for maps or a threshold that are not in [0, 1].
     Source: CLIP-ES, section 3.3 and released code; threshold 0.4 on VOC, 0.7 on COCO (FMA-WSSS: 0.4 to 0.6).
     """
     check_shape(cam, "B C h w", "cam")

@@ -75,7 +75,7 @@ def generate(
             workers = options.processes(len(pictures) // shard.world, share=here)
         steps = generate_steps(
             pipeline, pictures, out, maps=maps, overlays=overlays, batch=batch, workers=workers, restart=restart, skip_bad=skip_bad,
-            shard=shard,
+            shard=shard, tell=lambda sentence: None if quiet else output.say(f"note: {sentence}"),
         )  # fmt: skip
     states: Counter[str] = Counter()
     title = f"{pictures.name} {pictures.split}{f' (process 1 of {shard.world})' if shard.world > 1 else ''}"
