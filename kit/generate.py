@@ -211,7 +211,8 @@ def memory(pipeline: Pipeline, plan: Plan, workers: int = 1) -> str:
     batch, others = int(plan.largest * maps * 4), WORKER_BYTES * workers * (workers > 1)
     if pipeline.clip.device.type != "cpu":
         device = pipeline.clip.device.type
-        return f"this run takes about {told_bytes(LIBRARIES + others)} of memory, and {told_bytes(weights + batch)} of the {device} device's"
+        own = told_bytes(weights + batch)
+        return f"this run takes about {told_bytes(LIBRARIES + others)} of memory, and {own} of the {device} device's"
     return f"this run takes about {told_bytes(LIBRARIES + int(1.5 * weights) + batch + others)} of memory"
 
 
