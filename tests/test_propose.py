@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -363,6 +364,13 @@ def test_the_folder_stays_below_its_limit(tmp_path):
     os.utime(tmp_path / "0.npz", (9, 9))
     propose._keep_below(tmp_path, most=250)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.npz", "3.npz"]
+
+
+def test_the_limit_is_half_of_what_the_disk_has_room_for(tmp_path, monkeypatch):
+    for name, size in (("a.npz", 300), ("others.bin", 900)):
+        (tmp_path / name).write_bytes(b"x" * size)
+    monkeypatch.setattr(propose.shutil, "disk_usage", lambda folder: SimpleNamespace(free=700))
+    assert propose.cache_limit(tmp_path) == (700 + 300) // 2 and propose.cache_limit(tmp_path / "not" / "there") == 350
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path):
