@@ -648,6 +648,8 @@ def _fill(model: nn.Module, path: Path, name: str, *, advice: str) -> None:
         if "positional_embedding" in weights and not hasattr(model, "positional_embedding"):
             weights = convert_to_custom_text_state_dict(weights)
         weights.pop("text.transformer.embeddings.position_ids", None)
+        for made in {made for made, _ in model.named_buffers()} - set(wanted):  # masks, which TorchScript keeps and the model makes itself
+            weights.pop(made, None)
         for scale in ("logit_scale", "logit_bias"):  # a number, or a list of one
             if scale in weights and scale in wanted and weights[scale].numel() == 1:
                 weights[scale] = weights[scale].reshape(wanted[scale].shape)

@@ -60,3 +60,11 @@ def mistaken_file(path: str | os.PathLike) -> str:
     """The same of a file.   Raises OSError if it cannot be read."""
     with open(path, "rb") as file:
         return mistaken(file.read(512))
+
+
+def told_bytes(count: int) -> str:
+    """
+    >>> told_bytes(2_900_000_000), told_bytes(12_345_678), told_bytes(1_200)
+    ('2.9 GB', '12 MB', '1 kB')
+    """
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.0f} MB" if count >= 1e6 else f"{count / 1e3:,.0f} kB"

@@ -4,7 +4,7 @@ import io
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass, field, replace
@@ -19,6 +19,7 @@ from kit import mask, refine
 from kit.batches import can_be_sent, layers_of
 from kit.data import DataError, DataSet, Entry, Sample
 from kit.encode import Tokens
+from kit.files import told_bytes
 from kit.images import save_image, save_mask
 from kit.jobs import BATCH_ATTENTION, WAITING, workers_pool
 from kit.manifest import (
@@ -38,6 +39,8 @@ from kit.manifest import (
 from kit.method import Driver, Kept, Pipeline, WorkerJob, scores_with_background
 from kit.shard import Shard
 
+LIBRARIES, WORKER_BYTES = 1_100_000_000, 550_000_000  # of PyTorch and the others, measured on Linux; of a process that refines
+HEAD_MAPS = 2.2  # attention maps of one block, one a head, that are there at once, measured
 BATCH_PIXELS = 2**25  # of the pictures of a batch together: 100 MB of memory
 READERS = 4  # threads that read pictures
 AHEAD = 2  # batches that are read before they are needed
@@ -90,11 +93,15 @@ class Generated:
 
 @dataclass(frozen=True)
 class Plan:
-    """The work, cut: batches of places in the data set, (place, reason) of pictures that are of no use, and what the others show."""
+    """The work, cut: batches of places in the data set, (place, reason) of pictures that are of no use, and what the others show.
+
+    largest: pairs of patches of a batch at most, those of its pictures together.
+    """
 
     batches: tuple[tuple[int, ...], ...]
     refused: tuple[tuple[int, str], ...]
     labels: dict[str, tuple[str, ...]]
+    largest: int
 
 
 def generate(pipeline: Pipeline, data: DataSet, out: str | os.PathLike, *, progress: bool = True, **options: Any) -> Generated:
@@ -127,6 +134,7 @@ def generate_steps(
     skip_bad: bool = False,
     shard: Shard = Shard(),  # noqa: B008  frozen
     lock: AbstractContextManager | None = None,
+    tell: Callable[[str], None] = lambda sentence: None,
 ) -> Iterator[Step]:
     """The same a picture at a time; closing the generator stops it, and what is done stays.
 
@@ -140,6 +148,7 @@ def generate_steps(
     are computed in another way and `pipeline.segment` may differ in the last bits, hence in single pixels. `skip_bad`: pictures that cannot
     be used are refused one by one instead of stopping everything.
     lock: held while the model is asked, for those who share it, and free while a batch is refined and written.
+    tell: is told, before anything is computed, what memory and disk the run takes; the manifest keeps it.
     With a shard of several the processes may be on several machines: these have to share the file system `out` is on.
 
     Raises GenerateError, and with the first step ManifestError, ShardError, DataError or ImageError.
@@ -150,7 +159,7 @@ def generate_steps(
         raise GenerateError(f"expected 1 to {mask.IGNORE - 1} classes, each once, got {len(data.classes)}: a palette PNG holds no more")
     _check_ids(data)
     kinds = (MASKS, *[MAPS] * maps, *[OVERLAYS] * overlays)
-    return _Work(pipeline, data, Path(out), kinds, skip_bad).steps(batch, workers, restart, shard, lock or nullcontext())
+    return _Work(pipeline, data, Path(out), kinds, skip_bad, tell).steps(batch, workers, restart, shard, lock or nullcontext())
 
 
 def planned(pipeline: Pipeline, data: DataSet, *, batch: int = 16, skip_bad: bool = False) -> Plan:
@@ -173,7 +182,7 @@ def planned(pipeline: Pipeline, data: DataSet, *, batch: int = 16, skip_bad: boo
 
     with ThreadPoolExecutor(READERS) as pool:
         answers = list(pool.map(grid_and_pixels, data.entries))
-    batches, refused, labels = [], [], {}
+    batches, refused, labels, largest = [], [], {}, 0
     open_batches: dict[tuple[int, int], tuple[list[int], list[int]]] = {}
     for index, answer in enumerate(answers):
         if isinstance(answer, str):
@@ -189,8 +198,22 @@ def planned(pipeline: Pipeline, data: DataSet, *, batch: int = 16, skip_bad: boo
             sizes.clear()
         members.append(index)
         sizes.append(pixels)
+        largest = max(largest, len(members) * tokens**2)
     batches += [tuple(members) for members, _ in open_batches.values()]
-    return Plan(tuple(sorted(batches)), tuple(refused), labels)
+    return Plan(tuple(sorted(batches)), tuple(refused), labels, largest)
+
+
+def memory(pipeline: Pipeline, plan: Plan, workers: int = 1) -> str:
+    """About how much memory a run takes, in words: for the weights, the largest batch and each process."""
+    weights = sum(weight.nbytes for weight in pipeline.clip.model.parameters())
+    heads = pipeline.clip.model.visual.transformer.resblocks[0].attn.num_heads
+    maps = len(layers_of([pipeline]) or range(pipeline.clip.layer_count)) + HEAD_MAPS * heads
+    batch, others = int(plan.largest * maps * 4), WORKER_BYTES * workers * (workers > 1)
+    if pipeline.clip.device.type != "cpu":
+        device = pipeline.clip.device.type
+        own = told_bytes(weights + batch)
+        return f"this run takes about {told_bytes(LIBRARIES + others)} of memory, and {own} of the {device} device's"
+    return f"this run takes about {told_bytes(LIBRARIES + int(1.5 * weights) + batch + others)} of memory"
 
 
 def ask_each(pipeline: Pipeline, names: Sequence[str], image: np.ndarray, tokens: Tokens) -> list[str]:
@@ -247,6 +270,7 @@ class _Work:
     out: Path
     kinds: tuple[str, ...]
     skip_bad: bool
+    tell: Callable[[str], None]
 
     def steps(self, batch: int, workers: int, restart: bool, shard: Shard, lock: AbstractContextManager) -> Iterator[Step]:
         out, data = self.out, self.data
@@ -255,7 +279,11 @@ class _Work:
             made_with = description(self.pipeline, data, batch)
             open_folder(out, made_with, data, self.pipeline.method, restart)
             plan = planned(self.pipeline, data, batch=batch, skip_bad=self.skip_bad)
-            begin_manifest(out, made_with, data, self.pipeline, workers, shard.world, plan.labels)
+            method = self.pipeline.method
+            takes = [memory(self.pipeline, plan, workers), *(method.takes(self.pipeline) if method.takes else ())]
+            for sentence in takes:
+                self.tell(sentence)
+            begin_manifest(out, made_with, data, self.pipeline, plan.labels, {"workers": workers, "processes": shard.world, "takes": takes})
             for kind in self.kinds:
                 (out / kind).mkdir(exist_ok=True)
             return plan

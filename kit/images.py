@@ -40,6 +40,7 @@ PALETTE = _voc_palette()
 PSEUDO = ("Comment", "pseudo mask, made by the kit from words: no ground truth")  # what the PNG of one says
 
 MAX_SIDE = 65_535  # pixels, as much as JPEG holds
+MAX_PIXELS = 50_000_000
 
 # Photographs and drawings, no more: Pillow reads forty formats, and some run a program (EPS) or hide a second picture (ICO).
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "AVIF")
@@ -76,7 +77,7 @@ def _pillow(name: str) -> Iterator[None]:
             raise ImageError(f"{name}the picture is damaged, cut off or of a rare kind; save it again as PNG or JPEG") from error
 
 
-def load_image(source: Source, *, max_pixels: int = 50_000_000) -> np.ndarray:
+def load_image(source: Source, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """A picture from anywhere, upright, opaque (on white) and in colour; of an animation its first frame.
 
     source: a path, the bytes of a file, a binary file, a PIL image, or a uint8 array (H, W), (H, W, 3) or (H, W, 4).
@@ -93,7 +94,7 @@ def load_image(source: Source, *, max_pixels: int = 50_000_000) -> np.ndarray:
     return _read(source, max_pixels, _rgb)
 
 
-def image_size(path: str | os.PathLike, *, max_pixels: int = 50_000_000) -> tuple[int, int]:
+def image_size(path: str | os.PathLike, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """The rows and columns that load_image would give, from the header of the file alone.
 
     Raises ImageError for what load_image refuses by its header; that the pixels are damaged only shows when they are read.
@@ -101,7 +102,7 @@ def image_size(path: str | os.PathLike, *, max_pixels: int = 50_000_000) -> tupl
     return _read(path, max_pixels, _rows_columns)
 
 
-def orientation(path: str | os.PathLike, *, max_pixels: int = 50_000_000) -> int:
+def orientation(path: str | os.PathLike, *, max_pixels: int = MAX_PIXELS) -> int:
     """The EXIF orientation by which load_image turns a picture: 1 for none, to 8.   Raises ImageError as image_size does."""
     return _read(path, max_pixels, lambda image, name: _orientation_of(image))
 
@@ -118,14 +119,14 @@ class LabelFile:
     is_pseudo: bool
 
 
-def read_labels(source: Source, *, max_pixels: int = 50_000_000) -> LabelFile:
+def read_labels(source: Source, *, max_pixels: int = MAX_PIXELS) -> LabelFile:
     """What `load_mask` reads, with what the file says beside the numbers."""
     if isinstance(source, np.ndarray | Image.Image):
         raise ImageError(f"expected a PNG file with labels, got {type(source).__name__}; give its path or its bytes")
     return _read(source, max_pixels, _labels)
 
 
-def load_mask(source: Source, *, max_pixels: int = 50_000_000) -> np.ndarray:
+def load_mask(source: Source, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """A label map as it was saved: the numbers in the file, not the colours they are shown in.
 
     source: a palette PNG or a grey PNG of 8 bit, or of 1 bit, as path, bytes or binary file -> uint8 (H, W); 255 means "not judged" by
@@ -210,8 +211,22 @@ def _check_size(name: str, size_xy: tuple[int, int], max_pixels: int) -> None:
 
 def _from_array(array: np.ndarray, max_pixels: int) -> Image.Image:
     if array.dtype != np.uint8 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
+        doing = []
+        if array.ndim == 3 and array.shape[0] in (3, 4) and array.shape[2] not in (3, 4):
+            doing.append("array.transpose(1, 2, 0) puts the colours last")
+        elif array.ndim == 4 and len(array) == 1:
+            doing.append("array[0] is the one picture of the batch")
+        if array.dtype != np.uint8 and array.size and array.dtype.kind in "fiub":
+            low, high = array.min(), array.max()
+            if low >= 0 and high <= 1:
+                doing.append("(array * 255).round().astype(np.uint8) makes 0..1 to 0..255")
+            elif low >= 0 and high <= 255:
+                doing.append("array.round().astype(np.uint8) makes whole numbers" if array.dtype.kind == "f" else "array.astype(np.uint8)")
+            else:
+                doing.append(f"its values run from {low:.3g} to {high:.3g}: undo the normalising first")
         raise ImageError(
-            f"expected a uint8 array (H, W), (H, W, 3) or (H, W, 4) with values 0..255, got {_describe(array)}; scale and convert it first"
+            f"expected a uint8 array (H, W), (H, W, 3) or (H, W, 4) with values 0..255, got {_describe(array)}; "
+            + (", ".join(doing) or "give a picture")
         )
     _check_size("", (array.shape[1], array.shape[0]), max_pixels)
     return Image.fromarray(np.ascontiguousarray(array))

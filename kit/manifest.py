@@ -156,11 +156,12 @@ def open_folder(out: Path, made_with: dict, data: DataSet, method: Method, resta
 
 
 def begin_manifest(
-    out: Path, made_with: dict, data: DataSet, pipeline: Pipeline, workers: int, processes: int, labels: Mapping[str, Sequence[str]]
+    out: Path, made_with: dict, data: DataSet, pipeline: Pipeline, labels: Mapping[str, Sequence[str]], run: Mapping
 ) -> None:
     """Says what is to be made before the first mask is there, and reads the journals of a run that was killed.
 
-    labels: id -> the classes a picture is asked for.   Raises ManifestError if masks that are there were made for others.
+    labels: id -> the classes a picture is asked for; run: how it is run, to be written down.
+    Raises ManifestError if masks that are there were made for others.
     """
     merge_journals(out)
     learned = pipeline.learned
@@ -181,8 +182,8 @@ def begin_manifest(
         record.update({"classes": list(labels[id])} if id in labels else {})
     packages = {"kit": __version__, "python": platform.python_version()}
     packages |= {name: version(name) for name in ("torch", "open_clip_torch", "numpy", "pillow")}
-    run = {"started": datetime.now(timezone.utc).isoformat(timespec="seconds"), "device": str(pipeline.clip.device), "workers": workers}
-    _write_manifest(out, {**manifest, "runs": [*manifest["runs"], {**run, "processes": processes, "versions": packages}]})
+    started = {"started": datetime.now(timezone.utc).isoformat(timespec="seconds"), "device": str(pipeline.clip.device)}
+    _write_manifest(out, {**manifest, "runs": [*manifest["runs"], {**started, **run, "versions": packages}]})
 
 
 def _check_labels(out: Path, there: Mapping | None, labels: Mapping[str, Sequence[str]]) -> None:

@@ -163,7 +163,7 @@ class Method:
     classes) -> baselines and controls by name; lessons: what can be learned, by the name of its tensor; open(clip, settings, learned) ->
     what stages find in scene.learned; belongs: settings that what was learned cannot be asked without; shipped: the file learned with the
     tiny CLIP; source: the paper; notebook: the file in notebooks/ that builds it by hand; knobs: the settings to try first, which a page
-    shows open.
+    shows open; takes(pipeline) -> sentences on the memory and the disk it takes besides CLIP's, for who starts a long run.
 
     >>> ClipEs(kit.load("tiny"), box_threshold=0.4).segment("dog.jpg", names=("dog",))                  # doctest: +SKIP
     """
@@ -181,6 +181,7 @@ class Method:
     source: str = ""
     notebook: str = ""
     knobs: tuple[str, ...] = ()
+    takes: Callable[["Pipeline"], Iterable[str]] | None = None
 
     def __post_init__(self) -> None:
         names = [stage.name for stage in self.stages]
@@ -471,6 +472,13 @@ class Pipeline:
         paper = self.method.preset("coco" if set(COCO_CLASSES) <= set(classes) else "voc")
         return self.settings.unlike(paper)
 
+    def unknown_told(self, names: Sequence[str]) -> tuple[str, ...]:
+        """The words in the prompts for these classes that the model has never seen, a sentence each.   See Clip.unknown_words."""
+        said = [self.settings.template.replace("{}", " ")] if self.learned is None else []
+        said += [self.settings.synonyms.get(name, name).replace(",", " ") for name in names]
+        unknown = dict.fromkeys(word for text in (*said, *self.settings.background) for word in self.clip.unknown_words(text))
+        return tuple(f"'{word}' is unknown to the tiny model" for word in unknown)
+
     def prompts_told(self) -> str:
         """Which prompts are asked, in a sentence; "" for a method that learns nothing."""
         if self.learned is not None:
@@ -646,7 +654,7 @@ class Driver:
         proposals = [self.outputs[stage.name] for stage in self.ran if stage.shows == "masks"]
         words = [self.outputs[stage.name] for stage in self.ran if stage.shows == "words" and stage.name in self.outputs]
         stages = {name: self._maps_of(stage) for name, stage in shown.items()}
-        asked = tuple(filter(None, map(near_miss, self.scene.names)))
+        asked = tuple(filter(None, map(near_miss, self.scene.names))) + self._doubts(pipeline)
         notes = asked + tuple(note for notes in self.notes.values() for note in notes)
         return Result(
             names=self.scene.names, stages=stages, planes=self.outputs["scores"], size=tuple(size), pipeline=pipeline,
@@ -654,6 +662,13 @@ class Driver:
             proposals=proposals[-1] if proposals else None, words=words[-1] if words else None,
             follows={name: self._followed(name, tuple(shown)) for name in shown},
         )  # fmt: skip
+
+    def _doubts(self, pipeline: Pipeline) -> tuple[str, ...]:
+        """What may not be meant: words that were never learned, and one block of attention."""
+        unknown = pipeline.unknown_told(self.scene.names)
+        if "layers" in self.read and getattr(pipeline.settings, "layers", None) == 1:
+            return (*unknown, f"layers=1 is the last block alone ({pipeline.layers[0]}, counted from 0): block 1 alone is layers=(1,)")
+        return unknown
 
     def _followed(self, name: str, shown: Sequence[str]) -> str:
         """The last shown stage before this one that was made of something it was made of too; "" where there is none."""

@@ -10,6 +10,7 @@ import heapq
 import io
 import json
 import os
+import shutil
 import time
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -281,7 +282,7 @@ def sam_proposals(image: np.ndarray, sam: Sam, settings: SamSettings = PAPER, *,
     """All masks SAM finds in a picture, a step at a time: the first one says how long it will take, the last one has the Proposals.
 
     image uint8 (H, W, 3), each side at least 16, at most MAX_PIXELS in all. `cache` is a folder for results (the same pixels, settings and
-    weights are found again; the oldest files go when it is larger than two gigabytes), None for none.
+    weights are found again; the oldest files go when it is larger than `cache_limit`), None for none.
     Raises ProposalError for a picture of another size.   Source: Kirillov et al. 2023, appendix B, and FMA-WSSS's released code. It is not
     transformers' "mask-generation" pipeline, which forgets the levels and cannot give crops fewer points; the parts are that library's.
     """
@@ -325,7 +326,7 @@ def _sam_steps(image: np.ndarray, sam: Sam, settings: SamSettings, path: Path | 
     proposals = _settled(everything, image.shape[:2], len(crops), f"SAM {sam.name}", settings)
     if path is not None:
         save_proposals(path, proposals)
-        _keep_below(path.parent)
+        _keep_below(path.parent, most=cache_limit(path.parent))
     yield SamStep(total, total, 0.0, proposals)
 
 
@@ -551,12 +552,24 @@ def _cached_path(folder: Path, image: np.ndarray, sam: Sam, settings: SamSetting
     return Path(folder) / f"{hashlib.sha256(key + np.ascontiguousarray(image).tobytes()).hexdigest()[:32]}.npz"
 
 
-def _keep_below(folder: Path, *, most: int = 2_000_000_000) -> None:
-    """Remove the files that were not used for longest until the folder has at most so many bytes."""
+def cache_limit(folder: Path = CACHE) -> int:
+    """How many bytes of masks a folder may hold: half of what the disk has room for besides others' files."""
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    return (shutil.disk_usage(there).free + sum(size for _, size, _ in _kept(folder))) // 2
+
+
+def _kept(folder: Path) -> list[tuple[float, int, Path]]:
+    """When each file of masks was used, and its bytes."""
     files = []
     for path in folder.glob("*.npz"):
         with suppress(OSError):  # another process may have removed it
             files.append((path.stat().st_mtime, path.stat().st_size, path))
+    return files
+
+
+def _keep_below(folder: Path, *, most: int) -> None:
+    """Remove the files that were not used for longest until the folder has at most so many bytes."""
+    files = _kept(folder)
     total = sum(size for _, size, _ in files)
     for _, size, path in sorted(files):
         if total <= most:

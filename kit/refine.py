@@ -39,10 +39,12 @@ def box_mask(cam: Tensor, *, threshold: float = 0.4, exact: bool = False) -> Ten
     """The bounding boxes of all blobs above a share of the maximum: where a class may spread from.
 
     cam (B, C, h, w) in [0, 1] -> bool (B, C, h, w). The released code cuts the last row and column of a box that touches the border, so
-    that the mask can come out empty; `exact` keeps them.   Raises ValueError for maps that are not normalised.
+    that the mask can come out empty; `exact` keeps them.   Raises ValueError for maps or a threshold that are not in [0, 1].
     Source: CLIP-ES, section 3.3 and released code; threshold 0.4 on VOC, 0.7 on COCO (FMA-WSSS: 0.4 to 0.6).
     """
     check_shape(cam, "B C h w", "cam")
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"expected a threshold in [0, 1], a share of the highest value, got {threshold}")
     if cam.numel() and (cam.min() < 0 or cam.max() > 1):
         raise ValueError(f"expected maps in [0, 1], got {cam.min():.3g} to {cam.max():.3g}: boxes are drawn around normalised maps")
     height, width = cam.shape[2:]

@@ -301,7 +301,11 @@ class Learning(Group):
     def model_post_init(self, _: Any) -> None:
         if not self.warm_up < self.steps <= (self.horizon or self.steps):
             values = f"warm_up {self.warm_up}, steps {self.steps}, horizon {self.horizon}"
-            raise SettingsError(f"expected warm_up to be less than steps, and horizon at least steps or none, got {values}", "steps")
+            raise SettingsError(
+                f"expected warm_up to be less than steps, and horizon at least steps or none, got {values}: change them together, "
+                f"such as steps={self.steps}, warm_up={min(self.warm_up, self.steps // 10)}, horizon=None",
+                "steps",
+            )
 
     def lasting(self, steps: int) -> typing.Self:
         """The same for so many steps: the warm-up is at most a tenth of them, and the rate reaches 0 at the end."""

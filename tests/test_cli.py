@@ -575,7 +575,7 @@ def started(*arguments, **options):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_run_which_then_goes_on(tmp_path, number, code):
-    run = ("kit", "generate", "--out", tmp_path, "--images", 16, "--size", 64, "--batch", 2, "--workers", 1, "--device", "cpu")
+    run = ("kit", "generate", "--out", tmp_path, "--images", 60, "--size", 64, "--batch", 2, "--workers", 1, "--device", "cpu")
     program = started(*run)
     ends = time.monotonic() + 120
     while not list(tmp_path.glob("SegmentationClass/*.png")) and program.poll() is None and time.monotonic() < ends:
@@ -585,12 +585,12 @@ def test_a_signal_ends_the_run_which_then_goes_on(tmp_path, number, code):
     assert program.returncode == code and not said[0], said
     assert besides_progress(said[1]) == ["stopped; run the same command again to go on"]
     there = masks_in(tmp_path)
-    assert 0 < len(there) < 16
+    assert 0 < len(there) < 60
     images = json.loads((tmp_path / "manifest.json").read_text())["images"]
     assert {f"{name}.png" for name, record in images.items() if record["state"] == "written"} <= there.keys()
     if number == signal.SIGTERM:
         result = kit(*run[1:])
-        assert result.exit_code == 0 and f"{16 - len(there)} written now, {len(there)} kept" in result.stdout
+        assert result.exit_code == 0 and f"{60 - len(there)} written now, {len(there)} kept" in result.stdout
         assert masks_in(tmp_path).items() >= there.items()
 
 

@@ -88,6 +88,19 @@ def test_a_file_that_is_there_is_kept_unless_it_is_another_one(learned, tmp_path
     assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
+def test_what_was_learned_from_other_labels_is_not_kept(tmp_path):
+    """Somebody corrects a list: the pictures and the settings are the same."""
+    for number, sample in enumerate(toy_samples("train", 8, size=96)):
+        save_image(tmp_path / f"{number}.png", sample.image)
+    rows = [f"{number}.png,{'boat' if number % 2 else 'cow'}" for number in range(8)]
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    learn = ["fit", "--data", "folder", "--root", tmp_path, "--out", tmp_path / "a.safetensors", *quick()[2:]]
+    first = kit(*learn)
+    assert first.exit_code == 0, first.output
+    (tmp_path / "labels.csv").write_text("\n".join([*rows[:-1], "7.png,sheep"]))
+    assert refused(kit(*learn), "other labels or pictures", "--restart")
+
+
 def test_restart_learns_anew_and_the_tasks_can_be_learned_one_by_one(learned, tmp_path):
     file, _ = learned
     first, both = tmp_path / "first.safetensors", tmp_path / "both.safetensors"

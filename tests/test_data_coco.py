@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 from kit.data import DataError, open_data
 from kit.images import save_image, save_mask
@@ -192,3 +193,75 @@ def test_outlines_that_do_not_fit(root, outline):
     (entry,) = open_data("coco", root=root, split="val").entries
     with pytest.raises(DataError, match="annotation 8 of picture 42"):
         entry.truth()
+
+
+@pytest.mark.parametrize(
+    ("outline", "told"),
+    [
+        ([[0, 0, 1e9, 0, 1e9, 1e9]], r"its outline has 1e\+09, far outside the picture"),
+        ([[0, 0, float("nan"), 0, 4, 4]], "its outline has nan"),
+        ([[0, 0, 4, 0, 4, float("-inf")]], "its outline has -inf"),
+        ([[0, 0, 4, 0, 4]], "at least three points"),
+        ([[0, 0, 4, 0]], "at least three points"),
+        ([[0, 0, True, 0, 4, 4]], "at least three points"),
+        ([3], "expected polygons as lists"),
+        ([], "an empty outline, which makes no truth"),
+        ({"size": [ROWS, COLUMNS], "counts": [ROWS * COLUMNS + 4, -4]}, "its run lengths are not those of 6 x 8"),
+        ({"size": [ROWS, COLUMNS], "counts": "~~~~~~~~"}, "its run lengths"),
+        ({"size": [ROWS, COLUMNS], "counts": "PPPPPPPPPPPP1"}, "its run lengths"),
+        ({"size": [10**9, 10**9], "counts": [0, 10**18]}, "its run lengths"),
+    ],
+)
+def test_numbers_never_reach_native_code_unchecked(root, monkeypatch, outline, told):
+    write(root, instances(annotations=[annotation(8, 42, 1, outline, 4)]))
+    (entry,) = open_data("coco", root=root, split="val").entries
+    monkeypatch.setattr("pycocotools.mask.frPyObjects", lambda *_: pytest.fail("native code was asked"))
+    with pytest.raises(DataError, match=f"annotation 8 of picture 42.*{told}"):
+        entry.truth()
+
+
+def test_an_outline_may_end_a_little_outside_and_compressed_lengths_are_read(root):
+    compressed = coco_mask.encode(np.asfortranarray(np.eye(ROWS, COLUMNS, dtype=np.uint8)))["counts"].decode()
+    marks = [annotation(8, 42, 1, square(-1, -1, 3, 4), 4), annotation(9, 7, 1, {"size": [ROWS, COLUMNS], "counts": compressed}, 4)]
+    write(root, instances(annotations=marks))
+    seven, forty_two = (entry.truth() for entry in open_data("coco", root=root, split="val").entries)
+    assert forty_two[:3, :4].all() and forty_two.sum() == 12 and np.array_equal(seven, np.eye(ROWS, COLUMNS))
+
+
+def test_files_of_other_tools_leave_out_the_area_or_the_outline(root):
+    marks = [annotation(1, 42, PERSON, square(0, 0, 6, 8), 0), annotation(2, 42, STOP_SIGN, square(1, 1, 5, 6), 0)]
+    for mark in marks:
+        del mark["area"]
+    box = annotation(3, 7, PERSON, None, 1)
+    del box["segmentation"]
+    write(root, instances(annotations=[*marks[::-1], box]))
+    seven, forty_two = open_data("coco", root=root, split="val").entries
+    assert forty_two.truth()[3, 3] == 12 and forty_two.truth()[0, 0] == 1  # the smaller lies above, counted by pixels
+    assert seven.names() == ("person",)
+    with pytest.raises(DataError, match="annotation 3 of picture 7 has a box and no outline.*or generate masks from the labels alone"):
+        seven.truth()
+
+
+@pytest.mark.parametrize("size", [{"height": 10**9}, {"width": "8"}, {"height": 0}, {"height": 60_000, "width": 60_000}])
+def test_a_picture_of_a_size_that_none_has(root, size):
+    content = instances()
+    content["images"][0] |= size
+    write(root, content)
+    with pytest.raises(DataError, match="annotation 1 belongs to no picture or category"):
+        open_data("coco", root=root, split="val")
+
+
+@pytest.mark.parametrize("area", [float("nan"), float("inf"), -1, "4"])
+def test_an_area_that_is_no_number(root, area):
+    write(root, instances(annotations=[annotation(8, 42, 1, square(0, 0, 2, 2), area)]))
+    with pytest.raises(DataError, match="or its area is no number"):
+        open_data("coco", root=root, split="val")
+
+
+def test_a_picture_that_a_camera_turned_does_not_fit_its_outlines(root):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.full((ROWS, COLUMNS, 3), 90, np.uint8)).save(root / "val2014" / f"{IDS[0]}.jpg", exif=exif)
+    entry = next(entry for entry in open_data("coco", root=root, split="val").entries if entry.id == IDS[0])
+    with pytest.raises(DataError, match=f"EXIF orientation 6: its truth has {ROWS} x {COLUMNS} pixels, its picture {COLUMNS} x {ROWS}"):
+        entry.sample(truth=True)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from kit.data import DataError, folder_data, open_data
 from kit.images import save_image, save_mask
@@ -206,3 +207,61 @@ def test_names_given_stand_in_place_of_a_list(tmp_path):
 def test_names_that_cannot_be_used_are_told(tmp_path, options, told):
     with pytest.raises(DataError, match=told):
         folder_data(folder(tmp_path, None, "a.png", "b.png"), **options)
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [
+        "axle\nwheel",
+        "background\naxle\nwheel",
+        "__ignore__\n_background_\naxle\nwheel\n",  # labelme's
+        "0 background\n1 axle\n2 wheel",
+        "1: axle\n2: wheel",
+        "0, background\n1, axle\n2, wheel",
+        "1\taxle\n2\twheel\n",
+        "\ufeffBackground\r\naxle\r\nwheel\r\n",
+    ],
+)
+def test_the_first_class_is_label_1_however_other_tools_write_it(tmp_path, classes):
+    root = folder(tmp_path, "a.jpg,wheel", "a.jpg", classes=classes, masks=[("a.png", 2)])
+    assert read(root).classes == ("axle", "wheel") and read(root, labels="masks").entries[0].names() == ("wheel",)
+
+
+@pytest.mark.parametrize(
+    ("classes", "told"),
+    [
+        ("0 axle\n1 wheel", "its lines are numbered 0, 1..., but a mask has 0 for background"),
+        ("1 axle\n3 wheel", "number them from 1 without gaps"),
+        ("1 axle\nwheel", "'1 axle' begins with a number and other lines do not"),
+        ("axle\nbackground\nwheel", "'background' is no class"),
+        ("__ignore__\naxle\nwheel", "'__ignore__' on top would make every label one too high"),
+        ("axle\nvoid", "'void' is no class"),
+        ("class_name\naxle", "'class_name' looks like a heading"),
+        ("['axle', 'wheel']", "is no class name, for it has '\\['"),
+        ("axle,wheel", "is no class name, for it has ','"),
+        ("version https://git-lfs.github.com/spec/v1", "pointer of Git LFS"),
+    ],
+)
+def test_a_list_of_classes_that_would_shift_the_labels_is_refused(tmp_path, classes, told):
+    with pytest.raises(DataError, match=f"classes.txt: .*{told}"):
+        read(folder(tmp_path, "a.jpg,wheel", "a.jpg", classes=classes))
+
+
+def turned(root, orientation, size):
+    """A photograph as a camera saves one that was held on its side, and a mask of this size."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(PICTURE).save(root / "a.jpg", exif=exif)
+    (root / "masks").mkdir(exist_ok=True)
+    save_mask(root / "masks/a.png", np.full(size, 8))
+    (root / "labels.csv").write_text("a.jpg,cat")
+    return read(root).entries[0]
+
+
+def test_masks_of_pictures_that_a_camera_turned(tmp_path):
+    assert turned(tmp_path, 6, (7, 5)).sample(truth=True).truth.shape == (7, 5)  # drawn over the picture as it is shown
+    with pytest.raises(DataError, match="EXIF orientation 6: its truth has 5 x 7 pixels, its picture 7 x 5; save the picture upright"):
+        turned(tmp_path, 6, (5, 7)).sample(truth=True)  # drawn over the picture as it is saved
+    upside_down = turned(tmp_path, 3, (5, 7)).sample(truth=True)  # either, nobody can see which: it is said
+    assert upside_down.notes and "EXIF" in upside_down.notes[0]
+    assert turned(tmp_path, 1, (5, 7)).sample(truth=True).notes == ()

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from kit.data.dataset import DataError
 from kit.data.labels import LabelList, key_of, names_in, read_truth
-from kit.images import ImageError, save_image, save_mask
+from kit.images import PALETTE, ImageError, save_image, save_mask
 from kit.words import COCO_CLASSES, VOC_CLASSES
 
 IDS = ["2007_000032", "2007_000039"]
@@ -238,3 +239,86 @@ def test_masks_of_something_else(tmp_path):
     save_image(tmp_path / "colours.png", np.zeros((4, 4, 3), np.uint8))
     with pytest.raises(ImageError, match="colours.png: expected labels"):
         read_truth(tmp_path / "colours.png", VOC_CLASSES)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sep=;\r\nfile;classes\r\n2007_000032.jpg;cat;sofa\r\n",  # Excel's
+        '"sep=;"\n2007_000032;cat;sofa',
+        "sep=\t\nfile\tclasses\n2007_000032.jpg\tcat, sofa",
+        "file;classes\r\n2007_000032.jpg;cat, sofa\r\n",  # Excel's, where a comma is in numbers
+        'file;classes\n2007_000032.jpg;"cat;sofa"',
+        "2007_000032.jpg;cat;sofa",
+        "2007_000032.jpg|cat|sofa",
+        "2007_000032,cat|sofa",
+        "filename,width,class,xmin\n2007_000032.jpg,500,cat;sofa,3",  # of detection: only the class counts
+        "file,class1,class2,class3\n2007_000032,cat,sofa,",
+        "file,labels\n2007_000032,\"['cat', 'sofa']\"",  # pandas' lists
+        'file,labels\n2007_000032,"[""cat"", ""sofa""]"',
+        "file,labels\n2007_000032,\"('cat', 'sofa')\"",
+        "file,label,label2\n2007_000032,7.0,17.0",  # pandas' numbers beside empty cells
+        "file,label 1,label 2,label 3\n2007_000032,cat,sofa,nan",
+        "file,dog,cat,sofa\n2007_000032,0,1,1\n2007_000039,0,0,0",  # one-hot
+    ],
+)
+def test_lists_that_other_tools_write(text, tmp_path):
+    assert listed(written(tmp_path / "list.csv", text), IDS[0]) == ("cat", "sofa")
+
+
+@pytest.mark.parametrize("cell", ["", "nan", "None", "null", "N/A", "[]", "NaN;"])
+def test_an_empty_cell_is_no_class(cell, tmp_path):
+    assert listed(written(tmp_path / "list.csv", f"file,classes\n2007_000032,{cell}"), IDS[0]) == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("file,width,classes\n2007_000032,500,cat,sofa", "line 2: it has more columns than the heading"),
+        ("file,dog,cat\n2007_000032,0,2", "its heading names no column of classes"),
+        ("file,dog,tiger\n2007_000032,0,1", "'tiger' is no class"),
+        ("2007_000032,background", "'background' is no class"),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:1", "pointer of Git LFS"),
+        ("<!DOCTYPE html>\n<html>", "this is a web page"),
+    ],
+)
+def test_lists_that_would_be_misread(text, told, tmp_path):
+    with pytest.raises(DataError, match=f"list.csv.*{told}"):
+        listed(written(tmp_path / "list.csv", text), IDS[0])
+
+
+def of_palette(path, labels, order):
+    """A palette PNG whose label n has the colour of VOC's number order[n]."""
+    picture = Image.fromarray(np.asarray(labels, np.uint8))
+    picture.putpalette(PALETTE[[order.get(number, number) for number in range(256)]].tobytes())
+    picture.save(path)
+    return path
+
+
+def test_a_palette_in_another_order_than_the_numbers_is_refused(tmp_path):
+    labels = [[0, 1, 2, 255]]
+    assert read_truth(of_palette(tmp_path / "right.png", labels, {}), VOC_CLASSES).tolist() == labels
+    with pytest.raises(DataError, match=r"the label 1 has the colour of 2 \(bicycle\): its palette is in another order than its numbers"):
+        read_truth(of_palette(tmp_path / "turned.png", labels, {1: 2, 2: 1}), VOC_CLASSES)
+    with pytest.raises(DataError, match=r"the label 1 has the colour of 255 \(not judged\)"):
+        read_truth(of_palette(tmp_path / "edge.png", labels, {1: 255}), VOC_CLASSES)
+    grey = Image.fromarray(np.asarray(labels, np.uint8))
+    grey.save(tmp_path / "grey.png")
+    foreign = grey.copy()
+    foreign.putpalette([9, 8, 7] * 256)  # no colours of VOC's: they say nothing
+    foreign.save(tmp_path / "foreign.png")
+    for name in ("grey.png", "foreign.png"):
+        assert read_truth(tmp_path / name, VOC_CLASSES).tolist() == labels
+
+
+def test_what_the_kit_made_is_no_truth(tmp_path):
+    save_mask(tmp_path / "drawn.png", np.full((4, 4), 8))
+    save_mask(tmp_path / "made.png", np.full((4, 4), 8), is_pseudo=True)
+    assert names_in(tmp_path / "drawn.png", VOC_CLASSES) == ("cat",)
+    with pytest.raises(DataError, match="made.png: the kit made this mask, it is no truth"):
+        read_truth(tmp_path / "made.png", VOC_CLASSES)
+
+
+def test_masks_of_one_bit(tmp_path):
+    Image.fromarray(np.array([[True, False]])).save(tmp_path / "a.png")
+    assert read_truth(tmp_path / "a.png", ("cat",)).tolist() == [[1, 0]]

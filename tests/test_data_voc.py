@@ -194,11 +194,30 @@ def test_a_document_type_in_another_encoding_is_refused(tmp_path):
     bomb = (
         '<?xml version="1.0" encoding="utf-16"?><!DOCTYPE a [<!ENTITY b "cat">]><annotation><object><name>&b;</name></object></annotation>'
     )
-    (tmp_path / "a.xml").write_bytes(bomb.encode("utf-16"))
-    with pytest.raises(DataError, match="a.xml"):
+    for encoding in ("utf-16", "utf-7"):
+        (tmp_path / "a.xml").write_bytes(bomb.replace("utf-16", encoding).encode("utf-16" if encoding == "utf-16" else "ascii"))
+        with pytest.raises(DataError, match="a.xml: .*document type"):
+            xml_names(tmp_path / "a.xml")
+    hidden = bomb[: bomb.index("<!")].replace("utf-16", "utf-7") + "+ADw-!DOCTYPE a+AD4-<annotation/>"
+    (tmp_path / "a.xml").write_text(hidden)
+    with pytest.raises(DataError, match="a.xml: .*document type"):
         xml_names(tmp_path / "a.xml")
 
 
 def test_a_picture_without_objects(tmp_path):
     (tmp_path / "a.xml").write_text(xml())
     assert xml_names(tmp_path / "a.xml") == ()
+
+
+@pytest.mark.parametrize("encoding", ["iso-8859-1", "windows-1252", "utf-16", "utf-8", "shift_jis"])
+def test_annotations_in_the_encoding_they_declare(encoding, tmp_path):
+    comment = "猫" if encoding == "shift_jis" else "É"
+    text = f'<?xml version="1.0" encoding="{encoding}"?><!-- {comment} -->{xml("cat")}'
+    (tmp_path / "a.xml").write_bytes(text.encode(encoding))
+    assert xml_names(tmp_path / "a.xml") == ("cat",)
+
+
+def test_annotations_in_an_encoding_that_nobody_knows(tmp_path):
+    (tmp_path / "a.xml").write_bytes(b'<?xml version="1.0" encoding="klingon"?><annotation/>')
+    with pytest.raises(DataError, match="a.xml: .*klingon"):
+        xml_names(tmp_path / "a.xml")

@@ -14,6 +14,7 @@ from kit.data import DataError, Sample, toy_data, toy_samples
 from kit.evaluate import Evaluation, Measured, StageScore, evaluate, evaluate_masks
 from kit.fit import fit
 from kit.images import save_mask
+from kit.method import Comparison
 from kit.methods import METHODS, ClipEs, FmaWsss
 from kit.score import Confusion
 from kit.vote import oracle_vote
@@ -433,3 +434,47 @@ def test_threads_are_given_back_when_the_loop_breaks(method, samples, data_of):
     with pytest.raises(KeyError, match="planted"):
         evaluate(method, data, workers=2, batch=1)
     assert torch.get_num_threads() == before
+
+
+def with_masks(samples, change):
+    return [dataclasses.replace(sample, truth=change(sample.truth)) for sample in samples]
+
+
+def test_masks_of_0_and_255_are_no_truth(method, samples, data_of):
+    zero = with_masks(samples, lambda truth: np.where(truth > 0, 255, 0).astype(np.uint8))
+    with pytest.raises(DataError, match="the truth of 4 pictures shows no class at all, though they name .*has to be 1 or another"):
+        evaluate(method, data_of(zero))
+    with pytest.raises(DataError, match="shows no class at all"):
+        evaluate(method, data_of([dataclasses.replace(sample, id=f"{n}-{sample.id}") for n in range(3) for sample in zero]), skip_bad=True)
+    black = evaluate(method, data_of(with_masks(samples, np.zeros_like)))  # nothing else says that they are wrong
+    assert "Note: the truth shows no class at all: in its masks 0 is background, and 255 would be" in black.table()
+
+
+def test_labels_that_the_truth_contradicts_are_said_and_the_control_is_looked_at(method, samples, data_of):
+    """The truth's numbers are one too high, as with a background too many: the control, which asks for the next class, is right."""
+    shifted = with_masks(samples, lambda truth: np.where((truth > 0) & (truth < 20), truth + 1, truth).astype(np.uint8))
+    right, wrong = (evaluate(method, data_of(each), control=True) for each in (samples, shifted))
+    assert not right.notes and "does better" not in right.table()
+    said = " ".join(wrong.notes)
+    assert "named and never shown by the truth: " in said and "shown by the truth and never named: " in said
+    assert "labels and truth differ in 4 of 4 pictures" in said and "do the numbers in the masks mean these classes?" in said
+    assert list(wrong.to_dict()["notes"]) == list(wrong.notes) and all(note in wrong.table() for note in wrong.notes)
+
+
+def test_a_control_that_beats_the_method_is_said(clip, samples, data_of):
+    """A run whose background takes everything against a control that segments: the control wins, and the table says so."""
+    good = ClipEs(clip)
+    others = dataclasses.replace(ClipEs, compared=lambda pipeline, classes: {"control": Comparison("other words", good, control=True)})
+    poor = others(clip, background_power=0.1)
+    result = evaluate(poor, data_of(samples), control=True)
+    assert result.stages["control"].miou > result.stages["refined"].miou + 0.1
+    assert "The control does better than the method (other words" in result.table()
+    assert "does better" not in evaluate(good, data_of(samples), control=True).table()
+
+
+def test_what_is_doubtful_about_a_picture_is_said_with_its_name(method, samples, data_of):
+    data = data_of(samples)
+    entry = dataclasses.replace(data.entries[0], turned=lambda: 3)
+    data = dataclasses.replace(data, entries=(entry, *data.entries[1:]), notes=("1 picture is left aside, not in the list: x.jpg",))
+    table = evaluate(method, data).table()
+    assert f"1 of 4 pictures ({samples[0].id}): its EXIF orientation turns the picture" in table and "left aside" in table

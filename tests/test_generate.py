@@ -21,11 +21,12 @@ from PIL import Image
 
 from kit import cam, refine
 from kit import generate as module
-from kit.data import DataError, toy_samples
+from kit.data import DataError, folder_data, toy_samples
+from kit.data.labels import read_truth
 from kit.encode import Clip
 from kit.fit import fit
 from kit.generate import GenerateError, generate, generate_steps, planned
-from kit.images import PALETTE, ImageError, load_image, load_mask
+from kit.images import PALETTE, ImageError, load_image, load_mask, save_image
 from kit.manifest import ManifestError, read_manifest
 from kit.methods import METHODS, ClipEs, FmaWsss
 from kit.shard import Shard, ShardError
@@ -573,3 +574,43 @@ GROWTH = """
 def test_memory_stays_flat(tmp_path):
     early, late = map(float, ran("-c", textwrap.dedent(GROWTH), tmp_path).split())
     assert late - early < 20, "250 pictures of 128 x 128 with their scores are 60 MB"
+
+
+def test_masks_of_other_labels_are_not_kept(pipeline, data, samples, data_of, tmp_path):
+    """Somebody corrects a list of labels between two runs: the file names are the same, the masks would be wrong."""
+    done(pipeline, data, tmp_path, batch=4)
+    before = files(tmp_path)
+    corrected = [dataclasses.replace(samples[0], names=("cow", "boat")), *samples[1:]]
+    with pytest.raises(ManifestError, match=rf"made with other labels \({samples[0].id}: .*, now cow, boat\): choose another --out"):
+        done(pipeline, data_of(corrected), tmp_path, batch=4)
+    assert files(tmp_path) == before
+    done(pipeline, data_of(corrected), tmp_path, batch=4, restart=True)
+    assert read_manifest(tmp_path)["images"][samples[0].id]["classes"] == ["cow", "boat"]
+    emptied = [dataclasses.replace(sample, names=()) for sample in samples]
+    with pytest.raises(ManifestError, match=r"now nothing and \d more pictures"):
+        done(pipeline, data_of(emptied), tmp_path, batch=4)
+
+
+def test_what_the_kit_made_is_marked_and_never_read_as_truth(pipeline, data, samples, tmp_path):
+    done(pipeline, data, tmp_path, overlays=True)
+    path = tmp_path / "SegmentationClass" / f"{samples[0].id}.png"
+    with pytest.raises(DataError, match="the kit made this mask, it is no truth"):
+        read_truth(path, VOC_CLASSES)
+    (tmp_path / "classes.txt").write_text("\n".join(VOC_CLASSES))
+    for sample in samples:
+        save_image(tmp_path / f"{sample.id}.png", sample.image)
+    (tmp_path / "labels.csv").write_text(f"{samples[0].id}.png,boat")
+    with pytest.raises(DataError, match="the kit made this mask"):
+        folder_data(tmp_path).entries[0].sample(truth=True)
+
+
+def test_what_a_run_takes_is_told_before_anything_is_computed_and_written_down(clip, data, tmp_path, monkeypatch):
+    method = dataclasses.replace(ClipEs, takes=lambda pipeline: ["a cache of 3 GB"])
+    pipeline, told = method(clip, side=64, refiner="none"), []
+    encode = Clip.encode
+    monkeypatch.setattr(Clip, "encode", lambda *a, **k: encode(*a, **k) if told else pytest.fail("it was computed first"))
+    done(pipeline, data, tmp_path, tell=told.append)
+    assert told[0].startswith("this run takes about ") and told[1:] == ["a cache of 3 GB"]
+    assert read_manifest(tmp_path)["runs"][0]["takes"] == told
+    plan = planned(pipeline, data)
+    assert plan.largest >= 65**2 and module.memory(pipeline, dataclasses.replace(plan, largest=10**9), 3) != module.memory(pipeline, plan)

@@ -452,3 +452,46 @@ def test_pictures_come_back(tmp_path):
     save_image(tmp_path / "picture.JPG", photo())
     assert np.array_equal(load_image(tmp_path / "picture.png"), photo())
     assert np.abs(load_image(tmp_path / "picture.JPG").astype(int) - photo()).max() < 24
+
+
+def test_a_side_that_no_camera_makes_is_refused_by_its_header():
+    """Pillow keeps a pointer for every row: 1 x 50,000,000 pixels are within the limit of pixels and would take a gigabyte."""
+    tracemalloc.start()
+    for wide in ((1, 50_000_000), (50_000_000, 1)):
+        data = png(*wide, 8, 0, [b"\0"])
+        for read in (load_image, image_size, load_mask):
+            with pytest.raises(ImageError, match="more than 65,535 on one side; make it smaller first"):
+                read(io.BytesIO(data))
+    assert tracemalloc.get_traced_memory()[1] < 5e6
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("array", "told"),
+    [
+        (np.zeros((3, 5, 7), np.uint8), r"array.transpose\(1, 2, 0\) puts the colours last"),
+        (np.ones((5, 7, 3), np.float32) / 2, r"float32 \(5, 7, 3\); \(array \* 255\).round\(\).astype\(np.uint8\) makes 0..1 to"),
+        (np.ones((3, 5, 7)) / 2, r"transpose\(1, 2, 0\) puts the colours last, \(array \* 255\)"),
+        (np.full((5, 7, 3), 200), r"array.astype\(np.uint8\)$"),
+        (np.full((5, 7, 3), 200.5), r"array.round\(\).astype\(np.uint8\)"),
+        (np.linspace(-2, 2, 105).reshape(5, 7, 3), "its values run from -2 to 2: undo the normalising first"),
+        (np.zeros((1, 5, 7, 3), np.uint8), r"array\[0\] is the one picture of the batch"),
+        (np.zeros((5, 7, 5), np.uint8), "give a picture"),
+    ],
+)
+def test_what_to_do_with_an_array_is_told(array, told):
+    with pytest.raises(ImageError, match=told):
+        load_image(array)
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (b"", "the file is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "a pointer of Git LFS, not the file itself; fetch it with git lfs pull"),
+        (b"<!doctype html><html>", "this is a web page, not the file itself; download it again"),
+    ],
+)
+def test_files_that_are_something_else_are_named(data, told):
+    with pytest.raises(ImageError, match=told):
+        load_image(data)

@@ -454,3 +454,31 @@ def test_a_stage_follows_what_it_has_read(clip):
     follows = FmaWsss(clip, proposals="superpixels").segment(sample).follows
     chains = [name for name, before in follows.items() if not before]
     assert len(chains) == 2 and len(follows) == 6 and follows[chains[1]] == ""
+
+
+def test_what_may_not_be_meant_is_noted(clip):
+    picture = next(toy_samples("val", 1, size=64)).image
+    pipeline = ClipEs(clip, refiner="none")
+
+    def doubts(names=("boat",), **changes):
+        notes = pipeline.changed(**changes).segment(picture, names).notes
+        return [note for note in notes if "unknown" in note or "layers" in note]
+
+    assert doubts() == [] == doubts(layers=(1,))
+    assert doubts(("boat", "giraffe")) == ["'giraffe' is unknown to the tiny model"]
+    assert doubts(background=("zeppelin",)) == ["'zeppelin' is unknown to the tiny model"]
+    assert doubts(layers=(1)) == ["layers=1 is the last block alone (3, counted from 0): block 1 alone is layers=(1,)"]  # no tuple
+    assert doubts(layers=1, affinity=False) == []  # nobody reads them
+
+
+def test_maps_that_are_no_numbers_are_refused(clip):
+    """Damaged weights, or a function of one's own: never an ordinary-looking table."""
+    pipeline = ClipEs(clip, refiner="none", cam=lambda *_, **__: torch.full((1, 1, 6, 6), torch.nan))
+    with pytest.raises(ValueError, match=r"stage cam gave numbers that are none \(NaN or infinite\)"):
+        pipeline.segment(np.full((48, 48, 3), 90, np.uint8), ("boat",))
+
+
+def test_a_picture_needs_names(clip):
+    for picture in ("dog.jpg", np.zeros((48, 48, 3), np.uint8)):
+        with pytest.raises(ValueError, match=r'expected names of what the picture shows, such as names=\("cat", "sofa"\), got none'):
+            ClipEs(clip).segment(picture)

@@ -337,3 +337,9 @@ def test_pixel_adaptive_step_by_hand():
 def test_pixel_adaptive_on_the_smallest_pictures(size):
     *_, last = refine.pixel_adaptive_refinement(np.zeros((*size, 3), np.uint8), torch.rand(2, *size))
     assert last.shape == (2, *size) and torch.isfinite(last).all()
+
+
+@pytest.mark.parametrize("threshold", [40, -0.1, float("nan")])
+def test_a_threshold_of_boxes_is_a_share(threshold):
+    with pytest.raises(ValueError, match=r"expected a threshold in \[0, 1\], a share of the highest value, got"):
+        refine.box_mask(torch.rand(1, 1, 4, 4), threshold=threshold)

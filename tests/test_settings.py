@@ -235,3 +235,9 @@ def test_values_are_told_in_a_few_words():
 def test_learning_that_lasts_so_many_steps():
     learning = Learning(steps=100, warm_up=30, horizon=400)
     assert learning.lasting(20) == Learning(steps=20, warm_up=2) and learning.lasting(1000).warm_up == 30
+
+
+def test_steps_that_are_fewer_than_the_warm_up_are_told_how():
+    with pytest.raises(SettingsError, match=r"got warm_up 10, steps 5, horizon None: change them together, such as steps=5, warm_up=0"):
+        FmaWsss.preset("toy").changed(**{"coarse.steps": 5})
+    assert FmaWsss.preset("toy").changed(**{"coarse.steps": 5, "coarse.warm_up": 0}).coarse.steps == 5

@@ -1,6 +1,15 @@
 """Lists are easy to spoil by one comma: their sizes, their order and what the papers changed are pinned here."""
 
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
 from kit import words
+from kit.__main__ import app
+from kit.data import DataSet, folder_data
+from kit.images import save_image
+from kit.methods import ClipEs
+from kit.ui.ask import asked_classes
 
 
 def test_class_lists_have_the_data_sets_sizes_and_order():
@@ -75,3 +84,55 @@ def test_near_misses_are_asked_about_and_words_of_ones_own_are_not():
     asked = {"boad": "boat", "Hors": "horse", "pottedplants": "pottedplant", "girafe": "giraffe"}
     assert {name: words.near_miss(name).rsplit(" ", 1)[-1].rstrip("?") for name in asked} == asked
     assert not any(map(words.near_miss, ("unicorn", "ship", "", *words.VOC_CLASSES, *words.COCO_CLASSES)))
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("['bird'", r"for it has '\['"),
+        ("bird|horse", r"for it has '\|'"),
+        ("bird;horse", "for it has ';'"),
+        ("bird, horse", "for it has ','"),
+        ('"bird"', "write each class by itself"),
+        ("bird\n", None),
+        ("bi\trd", "for it has"),
+        ("nan", "what an empty cell looks like"),
+        ("None", "what an empty cell looks like"),
+        ("  ", "what an empty cell looks like"),
+        ("background", "background is what no class takes"),
+        ("_Background_", "background is what no class takes"),
+        ("__ignore__", "have the label 255"),
+        ("x" * 100 + ";", r"x\.\.\.' is no class name"),
+        ("hot dog", None),
+        ("d'Artagnan", None),
+        ("T-shirt (red)", None),
+        ("猫", None),
+    ],
+)
+def test_a_class_name_is_one_name(name, told):
+    if told is None:
+        assert words.check_class(name) == name
+        return
+    with pytest.raises(ValueError, match=told):
+        words.check_class(name)
+
+
+@pytest.mark.parametrize("name", ["bird;horse", "bird|horse", "background", "nan"])
+def test_every_door_asks(name, clip, tmp_path):
+    """Python, a data set, a folder, the command line and the app."""
+    picture = np.zeros((16, 16, 3), np.uint8)
+    save_image(tmp_path / "a.png", picture)
+    refused = [
+        lambda: ClipEs(clip).segment(picture, names=(name,)),
+        lambda: DataSet("mine", "all", (name, "cat"), "", ()),
+        lambda: folder_data(tmp_path, names={"a.png": [name, "cat"]}).entries[0].names(),
+        lambda: (tmp_path / "classes.txt").write_text(f"cat\n{name}\n") and folder_data(tmp_path, names={"a.png": ["cat"]}),
+    ]
+    for door in refused[: 2 if name == "nan" else None]:  # in a list it is an empty cell
+        with pytest.raises(ValueError, match="is no class"):
+            door()
+    with pytest.raises(ValueError, match="is no class"):
+        asked_classes([name])
+    answer = CliRunner().invoke(app, ["segment", str(tmp_path / "a.png"), "--classes", name, "--out", str(tmp_path / "out")])
+    # bird;horse are two classes there
+    assert (answer.exit_code == 2 and "is no class" in answer.stderr) == (name != "bird;horse"), answer.output

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from kit.data import DataSet
     from kit.shard import Shard
 
+LONG = 100  # pictures: what such a run takes is told first
+
 
 def generate(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the masks; it is made if it is not there.")],
@@ -75,7 +77,7 @@ def generate(
             workers = options.processes(len(pictures) // shard.world, share=here)
         steps = generate_steps(
             pipeline, pictures, out, maps=maps, overlays=overlays, batch=batch, workers=workers, restart=restart, skip_bad=skip_bad,
-            shard=shard,
+            shard=shard, tell=lambda sentence: output.say(f"note: {sentence}") if len(pictures) >= LONG and not quiet else None,
         )  # fmt: skip
     states: Counter[str] = Counter()
     title = f"{pictures.name} {pictures.split}{f' (process 1 of {shard.world})' if shard.world > 1 else ''}"

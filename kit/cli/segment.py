@@ -81,6 +81,7 @@ def segment(
         files = _pictures(pictures, out)
         pipeline = choice.pipeline(options.loaded_clip(model, device))
         options.check_words([pipeline], names)
+        said = pipeline.unknown_told(names)
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -102,7 +103,8 @@ def segment(
                 output.say(f"Error: {path}: {error}")
             else:
                 for note in result.notes:
-                    output.say(f"{path}: {note}")
+                    if note not in said:
+                        output.say(f"{path}: {note}")
                 try:
                     _write_result(out, name, path, sample, result, labels)
                 except (ImageError, OSError) as error:

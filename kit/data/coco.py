@@ -16,7 +16,7 @@ from kit.data.found import Files, folded, key_of
 from kit.data.labels import LabelList, names_of_labels, read_truth
 from kit.data.voc import listed_ids
 from kit.files import from_json, mistaken
-from kit.images import MAX_SIDE, image_size, load_image, orientation
+from kit.images import MAX_PIXELS, MAX_SIDE, image_size, load_image, orientation
 from kit.words import COCO_CLASSES
 
 SPLITS = {"train": "train2014", "val": "val2014", "train2014": "train2014", "val2014": "val2014"}
@@ -233,7 +233,8 @@ def _instances(path: Path) -> tuple[Any, dict[int, int]]:
 def _is_picture(image: dict) -> bool:
     """Whether a picture has a name and a size that a picture can have."""
     sizes = image["height"], image["width"]
-    return bool(Path(image["file_name"]).name) and all(type(size) is int and 0 < size <= MAX_SIDE for size in sizes)
+    sized = all(type(size) is int and 0 < size <= MAX_SIDE for size in sizes) and sizes[0] * sizes[1] <= MAX_PIXELS
+    return sized and bool(Path(image["file_name"]).name)
 
 
 def _is_area(area: Any) -> bool:

@@ -168,7 +168,10 @@ def _csv_rows(path: Path, text: str) -> list[Row]:
     except csv.Error as error:
         raise DataError(f"{path}, line {reader.line_num}: this is no CSV ({error}); save the list again") from error
     table = [(where, _fields(fields[0]) if len(fields) == 1 else fields) for where, fields in table if any(fields)]
-    columns = _Columns.of([fields for _, fields in table])
+    try:
+        columns = _Columns.of([fields for _, fields in table])
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
     rows = []
     for where, fields in table[columns.has_heading :]:
         if not fields[0]:
@@ -208,6 +211,7 @@ class _Columns:
 
     @classmethod
     def of(cls, table: Sequence[Sequence[str]]) -> "_Columns":
+        """Those of a table's first row.   Raises DataError for a heading without classes."""
         heading = [field.lower() for field in table[0]] if table else []
         if len(heading) < 2 or heading[0] not in _HEADER_FILE:
             return cls()
@@ -216,6 +220,8 @@ class _Columns:
             return cls(True, len(heading), None if at == (1,) and len(heading) == 2 else at)
         if len(table) > 1 and all(len(row) == len(heading) and {*row[1:]} <= {"0", "1"} for row in table[1:]):
             return cls(True, len(heading), flags=tuple(table[0][1:]))
+        if len(heading) > 2:
+            raise DataError("its heading names no column of classes; call it classes, or write 0 and 1 in a column for each class")
         return cls()
 
     def cells(self, fields: Sequence[str], where: str) -> list[Cell]:

@@ -1,6 +1,7 @@
 """PASCAL VOC 2012 as it is unpacked, with the train_aug list if somebody put it there."""
 
 import itertools
+import re
 import xml.etree.ElementTree as ElementTree
 from functools import partial
 from os import PathLike
@@ -83,10 +84,13 @@ def xml_names(path: Path) -> tuple[str, ...]:
             data = file.read(LARGEST_XML + 1)
         if what := mistaken(data):
             raise DataError(f"{path}: {what}")
+        # The parser itself knows no encodings of several bytes.
+        declared = re.match(rb"""<\?xml[^>]*\sencoding=["']([\w.-]+)["']""", data)
+        text = data if declared is None else data.decode(declared[1].decode())
         # Entities that stand for more entities can make a small file enormous; no annotation needs a document type.
-        if len(data) > LARGEST_XML or b"<!DOCTYPE" in data.replace(b"\0", b""):
+        if len(data) > LARGEST_XML or "<!DOCTYPE" in (text if isinstance(text, str) else data.replace(b"\0", b"").decode("latin1")):
             raise DataError(f"{path}: this is no VOC annotation (too long, or with a document type); download it again")
-        annotation = ElementTree.fromstring(data)  # bytes: in the encoding that the file declares
+        annotation = ElementTree.fromstring(text)
     except OSError as error:
         raise DataError(f"{path}: the file cannot be read ({error.strerror}); check the path and its permissions") from error
     except (ValueError, LookupError, ElementTree.ParseError) as error:  # the parser knows not every encoding that can be declared

@@ -19,14 +19,15 @@ from torch import Tensor, nn
 
 from kit import cam, refine, words
 from kit.encode import Clip
+from kit.files import told_bytes
 from kit.fit import FitStep, Study
 from kit.images import load_mask, save_mask
 from kit.learned import Learned
 from kit.losses import activation_loss, multi_label_contrastive_loss
 from kit.method import Comparison, Done, Lesson, Method, Pipeline, Preset, Scene, Stage, Words
 from kit.prompt import PromptContext, PromptError, competing_words, prompts, shifted_words
+from kit.propose import CACHE, SUPERPIXELS, Proposals, cache_limit, loaded_sam, sam_proposals, superpixels
 from kit.propose import PRESETS as SAM_PRESETS
-from kit.propose import SUPERPIXELS, Proposals, loaded_sam, sam_proposals, superpixels
 from kit.settings import Blocks, Learning, Settings, SettingsError, Share, Texts, number, whole
 from kit.views import AugmentedViews, CachedViews, Views, label_rows, some_images
 from kit.vote import Vote, mask_vote
@@ -412,6 +413,18 @@ def vectors_of(lesson: str) -> Callable[[Pipeline, str], Tensor]:
     return vectors
 
 
+def taken(pipeline: Pipeline) -> list[str]:
+    """What SAM and its masks take."""
+    settings = pipeline.settings
+    if settings.proposals == SUPERPIXELS:
+        return []
+    weights = sum(weight.nbytes for weight in loaded_sam(settings.proposals, pipeline.clip.device).model.parameters())
+    return [
+        f"SAM {settings.proposals} takes {told_bytes(weights)} besides, and as much again while it works",
+        f"its masks are kept in {CACHE}, up to {told_bytes(cache_limit())} (half of what the disk has room for), the oldest go first",
+    ]
+
+
 FmaWsss = Method(
     "fma-wsss", "CLIP + SAM (FMA-WSSS)", FmaWsssSettings,
     stages=(
@@ -466,5 +479,6 @@ FmaWsss = Method(
     shipped=Path(__file__).parent / "learned" / "fma_wsss_toy.safetensors",
     source="Yang and Gong, Foundation Model Assisted Weakly Supervised Semantic Segmentation, WACV 2024",
     notebook="4_clip_sam.ipynb",
+    takes=taken,
     knobs=("coarse.box_threshold", "coarse.vote_power", "coarse.affinity"),
 )  # fmt: skip

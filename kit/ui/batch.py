@@ -18,11 +18,12 @@ from PIL import Image
 
 from kit import show
 from kit.data import Sample, toy_samples
+from kit.files import told_bytes
 from kit.images import load_mask, save_image
 from kit.method import Pipeline
 from kit.settings import shortened
 from kit.ui import ask, bundle, figures
-from kit.ui.bundle import Upload, megabytes
+from kit.ui.bundle import Upload
 from kit.ui.buttons import buttons
 from kit.ui.explore import Explore
 from kit.ui.job import DONE, IF_LISTED, IGNORED, LABELLING, LISTED, NAMED, REFUSED, SAME, SUGGESTED, Job, Order, Row
@@ -35,8 +36,8 @@ PAUSE = 0.4  # seconds between two redraws of the list
 LATEST, THUMBNAIL, LARGE = 6, 192, 960  # pictures shown, their longer side in pixels, and that of a picture enlarged
 EXAMPLES = (32, 68, 2, 24)  # drawn scenes of the val split
 LIMITS = (
-    f"At most {bundle.MAX_PICTURES} pictures, {megabytes(bundle.PACKED_BYTES)} as sent and {megabytes(bundle.UNPACKED_BYTES)} unpacked; "
-    f"a picture at most {megabytes(bundle.PICTURE_BYTES)} and {ask.MAX_PIXELS // 1_000_000} megapixels. Nothing is kept: your files and "
+    f"At most {bundle.MAX_PICTURES} pictures, {told_bytes(bundle.PACKED_BYTES)} as sent and {told_bytes(bundle.UNPACKED_BYTES)} unpacked; "
+    f"a picture at most {told_bytes(bundle.PICTURE_BYTES)} and {ask.MAX_PIXELS // 1_000_000} megapixels. Nothing is kept: your files and "
     "the result are deleted after about an hour."
 )
 CSV_EXAMPLE = "a line each: <code>file,classes</code>, such as <code>beach.jpg,person;dog</code>"
@@ -184,7 +185,7 @@ class Batch:
         target = job.pack(results_folder() / "masks.zip")
         how = "Stopped after" if run.stopped.is_set() else "Finished in"
         sentence = f"{how} {duration(time.monotonic() - clock)}: {summary(job)}."
-        download = gr.DownloadButton(f"Download the zip ({megabytes(target.stat().st_size)})", value=str(target), visible=True)
+        download = gr.DownloadButton(f"Download the zip ({told_bytes(target.stat().st_size)})", value=str(target), visible=True)
         yield figures.told(sentence), download, self._notes(job), pictures.html(), listing(job)
 
     def stop(self, request: gr.Request) -> None:

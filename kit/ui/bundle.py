@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kit.data.found import PICTURES
+from kit.files import told_bytes
 from kit.ui.ask import PHOTO_BYTES
 from kit.ui.session import Refused
 
@@ -71,7 +72,7 @@ def unpacked(uploads: Sequence[Upload], folder: Path) -> Bundle:
     """
     sizes = [_size(upload) for upload in uploads]
     if sum(sizes) > PACKED_BYTES:
-        raise Refused(f"expected at most {megabytes(PACKED_BYTES)} in all, got {megabytes(sum(sizes))}: send fewer pictures at a time")
+        raise Refused(f"expected at most {told_bytes(PACKED_BYTES)} in all, got {told_bytes(sum(sizes))}: send fewer pictures at a time")
     zips = [upload for upload in uploads if Path(upload.name).suffix.lower() == ".zip"]
     if len(zips) > 1:
         raise Refused(f"expected one zip at a time, got {len(zips)}")
@@ -83,7 +84,7 @@ def unpacked(uploads: Sequence[Upload], folder: Path) -> Bundle:
         elif not _is_kept(upload.name):
             found.append((upload.name, NOTHING))
         elif size > _limit(upload.name):
-            refused.append((upload.name, f"larger than {megabytes(_limit(upload.name))}"))
+            refused.append((upload.name, f"larger than {told_bytes(_limit(upload.name))}"))
         else:
             found.append((upload.name, upload.path))
     ignored = sorted((name, HIDDEN if _is_left_aside(name) else NO_PICTURE) for name, path in found if path is NOTHING)
@@ -116,10 +117,6 @@ def safe_names(names: Iterable[str]) -> list[str]:
         safe.append(next(candidate for candidate in free if candidate.casefold() not in taken))
         taken.add(safe[-1].casefold())
     return safe
-
-
-def megabytes(count: int) -> str:
-    return f"{count / 1e6:,.0f} MB" if count >= 1e6 else f"{count / 1e3:,.0f} kB"
 
 
 class _Measured(io.FileIO):
@@ -206,9 +203,9 @@ def _copied(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path, left
         while chunk := packed.read(CHUNK):
             count += len(chunk)
             if count > left:
-                raise Refused(f"the zip holds more than {megabytes(UNPACKED_BYTES)} once it is unpacked: send fewer pictures at a time")
+                raise Refused(f"the zip holds more than {told_bytes(UNPACKED_BYTES)} once it is unpacked: send fewer pictures at a time")
             if count > limit:
-                raise Refused(f"{shown(entry.filename)} in the zip is larger than {megabytes(limit)}: make the picture smaller")
+                raise Refused(f"{shown(entry.filename)} in the zip is larger than {told_bytes(limit)}: make the picture smaller")
             if count > RATIO_FROM and count > RATIO * max(1, entry.compress_size):
                 raise Refused(f"{shown(entry.filename)} in the zip grows more than {RATIO} times, as in a zip bomb")
             file.write(chunk)

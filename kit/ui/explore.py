@@ -621,7 +621,7 @@ class Explore:
         view = View(sample, pipeline, None, result, Look(), done=True)
         mask, overlay = write_pictures(view, results_folder())
         report = {"scores": result.scores, "prompts": result.prompts, "labels": label_numbers(sample.names)}
-        report |= {"uncertain": float(figures.unsure(view).mean()), "notes": [*result.notes, *figures.unknown_notes(view)]}
+        report |= {"uncertain": float(figures.unsure(view).mean()), "notes": list(result.notes)}
         report |= {"seconds": result.seconds, "settings": result.settings}
         if result.proposals is not None:
             report["masks"] = {"by": result.proposals.source, "count": len(result.proposals)}

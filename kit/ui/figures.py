@@ -214,7 +214,7 @@ def class_heats(view: View) -> str:
 def notes(view: View) -> str:
     """What a reader should know: words the model never saw, who made the masks, on what the mask lies, the result's notes, the seconds."""
     result = view.result
-    said = [warning(sentence) for sentence in (*photo_notes(view), *unknown_notes(view))]
+    said = [warning(sentence) for sentence in photo_notes(view)]
     if result.proposals is not None:
         counts = (f"{int((result.proposals.levels == level).sum())} {name}" for level, name in reversed(list(enumerate(LEVELS))))
         said.append(f"<p>Masks by {html.escape(source_told(result.proposals.source))}: {', '.join(counts)}.</p>")
@@ -237,15 +237,6 @@ def source_told(source: str) -> str:
 def photo_notes(view: View) -> list[str]:
     """What to say when the tiny model is asked about a picture that somebody brought."""
     return [PHOTO_NOTE] if view.pipeline.clip.is_tiny and view.sample.stuff is None else []
-
-
-def unknown_notes(view: View) -> list[str]:
-    """The words that the tiny model has never seen, one sentence each."""
-    settings, clip = view.pipeline.settings, view.pipeline.clip
-    said = [settings.template.replace("{}", " ")] if view.pipeline.learned is None else []
-    said += [settings.synonyms.get(name, name).replace(",", " ") for name in view.sample.names]
-    strange = dict.fromkeys(word for text in (*said, *settings.background) for word in clip.unknown_words(text))
-    return [f"'{word}' is unknown to the tiny model" for word in strange]
 
 
 def iou_text(iou: float | None, digits: int = 0) -> str:

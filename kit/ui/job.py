@@ -15,11 +15,12 @@ import numpy as np
 from kit.data import DataError, DataSet, Entry
 from kit.data.found import folded, key_of
 from kit.data.labels import names_of_cells, written_rows
+from kit.files import told_bytes
 from kit.generate import generate_steps
 from kit.images import ImageError, image_size
 from kit.method import Pipeline
 from kit.ui import ask
-from kit.ui.bundle import LABELS_BYTES, Bundle, Picture, Upload, megabytes, shown, unpacked
+from kit.ui.bundle import LABELS_BYTES, Bundle, Picture, Upload, shown, unpacked
 from kit.ui.session import Refused, Studio
 from kit.words import NOTHING, VOC_CLASSES
 
@@ -52,7 +53,7 @@ class Order:
         if self.labelling == SAME:
             object.__setattr__(self, "classes", ask.asked_classes(list(self.classes)))
         if len(self.labels) > LABELS_BYTES:
-            raise Refused(f"expected a CSV of at most {megabytes(LABELS_BYTES)}, got {megabytes(len(self.labels))}")
+            raise Refused(f"expected a CSV of at most {told_bytes(LABELS_BYTES)}, got {told_bytes(len(self.labels))}")
         if not isinstance(self.overlays, bool):
             raise Refused(f"expected overlays as true or false, got {self.overlays!r}"[:200])
 
