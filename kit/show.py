@@ -2,13 +2,16 @@
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -125,6 +128,107 @@ def strip(pictures: dict[str, Any], *, columns: int = 6, colour_map: str = "turb
         axes.imshow(picture, interpolation="nearest")
         axes.set_title(title, fontsize=9)
         axes.set_axis_off()
+    return figure
+
+
+def panels(pictures: Mapping[str, Callable[[Axes], None]], *, columns: int = 3, side: int = 320) -> Figure:
+    """Pictures to be read from the back row, each under its title with its colour bar or legend beside it, in rows of at most `columns`.
+
+    pictures: title -> what draws it, as `panel`, `heat_panel`, `signed_panel` and `mask_panel` make it; side: width and height of each, in
+    pixels. -> a Figure of 100 dots an inch that belongs to no window. Raises ValueError without a picture or a column.
+    """
+    if not pictures or columns < 1:
+        raise ValueError(f"expected at least one picture and one column, got {len(pictures)} and {columns}; give something to show")
+    across, (cell, row) = min(columns, len(pictures)), (side + 80, side + 36)
+    wide, high = cell * across, row * math.ceil(len(pictures) / across)
+    figure = Figure((wide / 100, high / 100), dpi=100)
+    FigureCanvasAgg(figure)
+    for place, (title, draw) in enumerate(pictures.items()):
+        down, right = divmod(place, across)
+        corner = (cell * right + 8) / wide, 1 - (row * down + row - 6) / high
+        draw(figure.add_axes((*corner, side / wide, side / high), title=title, xticks=[], yticks=[]))
+    return figure
+
+
+def panel(
+    image: Any,
+    truth: np.ndarray | None = None,
+    *,
+    colour_map: str | None = None,
+    low: float = 0,
+    high: float = 1,
+    label: str = "",
+    bar: str | None = None,
+    names: Sequence[str] = (),
+) -> Callable[[Axes], None]:
+    """What draws one picture of `panels`.
+
+    image: uint8 (H, W, 3), or values (h, w) in the colours of `colour_map` from `low` to `high`; truth: labels (H, W) whose outlines are
+    drawn as thin lines; bar: a colour map whose bar stands beside a picture, label: what it measures; names: classes for a legend in VOC's
+    colours.
+    """
+    image, bar = _array(image), bar or colour_map
+
+    def draw(axes: Axes) -> None:
+        height, width = image.shape[:2] if truth is None else truth.shape
+        axes.imshow(image, colour_map, vmin=low, vmax=high, extent=(0, width, height, 0), aspect="auto", interpolation="nearest")
+        for number in () if truth is None else set(np.unique(truth).tolist()) - {0, 255}:
+            axes.contour(truth == number, [0.5], colors="black", linewidths=1, extent=(0, width, 0, height))
+        if bar:
+            source = ScalarMappable(Normalize(low, high), bar)
+            axes.figure.colorbar(source, axes.inset_axes((1.02, 0, 0.04, 1)), label=label)
+        for row, (name, number) in enumerate(label_numbers(tuple(names)).items()):
+            colour = labels_to_rgb(np.array([[number]]))[0, 0] / 255
+            axes.text(0.02, 0.94 - 0.09 * row, name, color="white", backgroundcolor=colour, fontsize=11, transform=axes.transAxes)
+
+    return draw
+
+
+def heat_panel(image: np.ndarray, cam: Any, truth: np.ndarray | None = None) -> Callable[[Axes], None]:
+    """A map (H, W) in [0, 1] over its picture, for `panels`."""
+    return panel(heat_overlay(image, cam), truth, bar="turbo", label="share of the highest value")
+
+
+def signed_panel(plane: Any, truth: np.ndarray | None = None) -> Callable[[Axes], None]:
+    """A map (h, w) with a sign, times 1000, one square a patch, for `panels`: red speaks for a class, blue against it."""
+    plane = 1000 * _array(plane).astype(float)
+    top = float(np.abs(plane).max()) or 1.0
+    return panel(plane, truth, colour_map="RdBu_r", low=-top, high=top, label="times 1000; blue: against the class")
+
+
+def mask_panel(image: np.ndarray, labels: Any, names: Sequence[str] = (), unsure: Any = None) -> Callable[[Axes], None]:
+    """Labels (H, W) with VOC's numbers over their picture, for `panels`; what is `unsure` (bool (H, W)) is hatched."""
+    painted = mask_overlay(image, labels)
+    return panel(painted if unsure is None else hatch(painted, unsure), names=names)
+
+
+def flow(
+    boxes: Mapping[str, tuple[float, float, str]],
+    arrows: Sequence[tuple],
+    values: Mapping[str, Any] | None = None,
+    *,
+    size: tuple[float, float] = (82, 32),
+) -> Figure:
+    """The data flow of a method as boxes and arrows, with the shape of what flows.
+
+    boxes: key -> x and y of the middle, and a text; a box that names a loss is red. arrows: (from, to, x, y, text), with a bend as a sixth
+    for a gradient, which is red; values: text of an arrow -> an array whose shape stands there. size: the largest x and y; 11 below zero
+    and 7.5 left of it are visible. -> a Figure that belongs to no window.
+    """
+    values, placed, figure = values or {}, {}, Figure((12, 12 * (size[1] + 11) / (size[0] + 7.5)), dpi=100)
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0, 0, 1, 1), xlim=(-7.5, size[0]), ylim=(-11, size[1]), frame_on=False, xticks=[], yticks=[])
+    middle = {"ha": "center", "va": "center", "fontsize": 12}
+    for key, (x, y, text) in boxes.items():
+        style = {"boxstyle": "round,pad=0.5", "fc": "#ffe3e3" if "loss" in text else "#e8f0fb"}
+        placed[key] = axes.text(x, y, text, bbox=style, **middle)
+    for start, end, x, y, text, *bend in arrows:
+        colour, a, b = "#b00000" if bend else "black", placed[start], placed[end]
+        way = {"arrowstyle": "-|>", "color": colour, "connectionstyle": f"arc3,rad={sum(bend)}"}
+        way |= {"patchA": a.get_bbox_patch(), "patchB": b.get_bbox_patch()}
+        axes.annotate("", b.get_position(), a.get_position(), arrowprops=way)
+        shape = "×".join(map(str, values[text].shape)) if text in values else ""
+        axes.text(x, y, f"{text}\n{shape}".strip(), color=colour, backgroundcolor="white", **middle)
     return figure
 
 
