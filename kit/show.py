@@ -139,7 +139,7 @@ def panels(pictures: Mapping[str, Callable[[Axes], None]], *, columns: int = 3, 
     """
     if not pictures or columns < 1:
         raise ValueError(f"expected at least one picture and one column, got {len(pictures)} and {columns}; give something to show")
-    across, (cell, row) = min(columns, len(pictures)), (side + 80, side + 36)
+    across, (cell, row) = min(columns, len(pictures)), (side + 100, side + 36)
     wide, high = cell * across, row * math.ceil(len(pictures) / across)
     figure = Figure((wide / 100, high / 100), dpi=100)
     FigureCanvasAgg(figure)
@@ -176,7 +176,7 @@ def panel(
             axes.contour(truth == number, [0.5], colors="black", linewidths=1, extent=(0, width, 0, height))
         if bar:
             source = ScalarMappable(Normalize(low, high), bar)
-            axes.figure.colorbar(source, axes.inset_axes((1.02, 0, 0.04, 1)), label=label)
+            axes.figure.colorbar(source, axes.inset_axes((1.02, 0, 0.04, 1)), label=label, format="%.2g")
         for row, (name, number) in enumerate(label_numbers(tuple(names)).items()):
             colour = labels_to_rgb(np.array([[number]]))[0, 0] / 255
             axes.text(0.02, 0.94 - 0.09 * row, name, color="white", backgroundcolor=colour, fontsize=11, transform=axes.transAxes)
@@ -353,7 +353,7 @@ def png(figure: Figure, *, dpi: int = 70, colours: int | None = None) -> bytes:
         figure.savefig(file, format="png", dpi=dpi)
         if colours is None:
             return file.getvalue()
-        picture = Image.open(file).convert("RGB").quantize(colours, dither=Image.Dither.NONE)
+        picture = Image.open(file).convert("RGB").quantize(colours, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     with io.BytesIO() as file:
         picture.save(file, "PNG", optimize=True)
         return file.getvalue()
