@@ -5,6 +5,7 @@ Beside each explorer stands the function that draws its picture once, for a page
 
 import asyncio
 import html
+import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 
@@ -21,6 +22,7 @@ from kit.score import Confusion
 from kit.settings import Setting, name_of
 from kit.words import VOC_CLASSES
 
+DPI = 150  # at which a panel is 300 pixels wide: to be read from the back row
 DELAY = 0.15  # seconds without a further change before a picture is drawn
 FIRST_LINES = ("a clean origami {}.", "a photo of a {}.", "a dark photo of the {}.")
 BESIDE = ("background_power", "confidence")  # what every method's masks depend on, beside what its stages read
@@ -62,7 +64,7 @@ class Panel(ipywidgets.VBox):
         except ValueError as error:
             self.message.value = f'<span style="color:#b00020">{html.escape(str(error))}</span>'
             return
-        self.picture.value, self.message.value = show.png(figure), html.escape(said)
+        self.picture.value, self.message.value = show.png(figure, dpi=DPI), html.escape(said)
 
 
 def stage_explorer(pipeline: Pipeline, *samples: Sample, knobs: Sequence[str] | None = None) -> Panel:
@@ -210,7 +212,7 @@ def _drawn_stages(pipeline: Pipeline, sample: Sample, tokens: Tokens, kept: Kept
         _unknown(pipeline.clip, asked),
     ]
     wrapped = {textwrap.fill(title, 28): picture for title, picture in pictures.items()}
-    return show.strip(wrapped), " ".join(filter(None, said))
+    return show.strip(wrapped, columns=4), " ".join(filter(None, said))
 
 
 def _drawn_prompts(
@@ -222,14 +224,15 @@ def _drawn_prompts(
     others = [other for other in sample.names if other != name]
     size, pictures = sample.image.shape[:2], {"picture": sample.image}
     for line in lines:
-        template = line if "{}" in line else line.replace(name, "{}") if line.count(name) == 1 else pipeline.settings.template
+        around = line if "{}" in line else re.sub(rf"(?:\w+,)*{re.escape(name)}(?:,\w+)*", "{}", line)  # a fused name is one name
+        template = around if around.count("{}") == 1 else pipeline.settings.template
         line = filled(line, name) if "{}" in line else line
         text = pipeline.clip.text([line, *prompts(template, [*others, *background], pipeline.settings.synonyms)])
         heat = refine.upsampled(cam.normalised_cam(cam.softmax_grad_cam(tokens, text, [0])), size)[0, 0]
         share = cam.class_probabilities(tokens, text)[0, 0]
         pictures[f"{textwrap.fill(line, 26)}\n{share:.2f}"] = show.heat_overlay(sample.image, heat)
     said = f"Below each prompt its probability against {len(others)} other classes and {len(background)} background words, said alike."
-    return show.strip(pictures, columns=5), " ".join(
+    return show.strip(pictures, columns=4), " ".join(
         filter(None, [said, _unknown(pipeline.clip, [line.replace("{}", name) for line in lines])])
     )
 
