@@ -1,5 +1,6 @@
 """Pictures of things whose colours are known."""
 
+import io
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from kit import show
 from kit.images import PALETTE
@@ -183,3 +185,48 @@ def test_a_png_is_a_png():
     assert few.mode == "P" and len(few.getcolors()) <= 8 and few.size == Image.open(BytesIO(show.png(figure))).size
     with pytest.raises(ValueError, match="2 to 256 colours"):
         show.png(figure, colours=1)
+
+
+def test_panels_are_as_wide_as_asked_and_named():
+    truth = np.zeros((8, 12), int)
+    truth[2:6, 3:9] = 8
+    image = np.full((8, 12, 3), 90, np.uint8)
+    pictures = {
+        "picture": show.panel(image),
+        "heat": show.heat_panel(image, np.linspace(0, 1, 96).reshape(8, 12), truth),
+        "signed": show.signed_panel(np.array([[1e-3, -2e-3]]), truth),
+        "mask": show.mask_panel(image, truth, ("cat", "unicorn"), truth > 0),
+    }
+    figure = show.panels(pictures, columns=3, side=320)
+    axes = [each for each in figure.axes if each.get_title()]
+    assert [each.get_title() for each in axes] == list(pictures)
+    for each in axes:
+        box = each.get_position()
+        assert box.width * figure.get_figwidth() * 100 == pytest.approx(320) == box.height * figure.get_figheight() * 100
+    assert [text.get_text() for text in axes[3].texts] == ["cat", "unicorn"]
+    assert show.labels_to_rgb(np.array([[8]]))[0, 0] / 255 == pytest.approx(axes[3].texts[0].get_bbox_patch().get_facecolor()[:3])
+    drawn = axes[2].images[0]
+    assert drawn.get_array().tolist() == [[1, -2]] and drawn.get_clim() == (-2, 2)  # times 1000, zero in the middle
+    outline = axes[1].collections[0].get_paths()[0].vertices
+    assert outline[:, 0].min() > 2 and outline[:, 0].max() < 10 and outline[:, 1].min() > 1 and outline[:, 1].max() < 7
+    assert show.png(figure, colours=256)[:4] == b"\x89PNG"
+    for wrong in ({}, pictures):
+        with pytest.raises(ValueError, match="at least one picture"):
+            show.panels(wrong, columns=0 if wrong else 3)
+
+
+def test_a_flow_shows_boxes_arrows_and_shapes():
+    boxes = {"a": (0, 0, "picture"), "b": (40, 0, "a loss")}
+    figure = show.flow(boxes, [("a", "b", 20, 0, "maps"), ("b", "a", 20, -5, "gradient", -0.2)], {"maps": np.zeros((2, 3))})
+    texts = {text.get_text(): text for text in figure.axes[0].texts}
+    assert texts.keys() >= {"picture", "a loss", "maps\n2×3", "gradient"}
+    red = {name for name, text in texts.items() if text.get_color() == "#b00000"}
+    assert red == {"gradient"} and texts["a loss"].get_bbox_patch().get_facecolor() != texts["picture"].get_bbox_patch().get_facecolor()
+
+
+def test_a_palette_keeps_strong_colours():
+    bar = show.panel(np.zeros((4, 4, 3), np.uint8), bar="turbo")
+    with Image.open(io.BytesIO(show.png(show.panels({"bar": bar}), dpi=100, colours=256))) as picture:
+        seen = np.asarray(picture.convert("RGB")).reshape(-1, 3).astype(int)
+    for strong in show.colour_bar("turbo"):
+        assert np.abs(seen - strong).max(1).min() <= 40, strong

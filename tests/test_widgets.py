@@ -12,6 +12,7 @@ import kit
 from kit import cam, refine, show, widgets
 from kit.data import Sample, toy_samples
 from kit.methods import METHODS, ClipEs
+from kit.prompt import prompts
 
 CORE = (  # of 7.7 and of 8
     "BoundedFloatText", "BoundedIntText", "Checkbox", "Dropdown", "FloatSlider", "HBox", "HTML", "Image", "IntSlider", "SelectMultiple",
@@ -204,7 +205,7 @@ def test_the_pictures_beside_the_explorers_show_the_same(small, scenes):
         (widgets.prompt_picture(small, scenes[0]), widgets.prompt_comparer(small, scenes[0])),
         (widgets.patch_affinity_picture(small, scenes[0], 6, 6), widgets.patch_affinity_explorer(small, scenes[0])),
     ):
-        assert show.png(figure) == panel.picture.value
+        assert show.png(figure, dpi=widgets.DPI) == panel.picture.value
 
 
 def test_what_cannot_be_shown_is_said(small, scenes):
@@ -223,3 +224,14 @@ def test_what_cannot_be_shown_is_said(small, scenes):
 def test_a_photo_without_truth_has_no_score(small, scenes):
     panel = widgets.stage_explorer(small, Sample(scenes[0].image, ("dog", "zeppelin")))
     assert "IoU" not in panel.message.value and "dog" in panel.message.value
+
+
+def test_a_fused_name_is_one_name_among_its_rivals(small, scenes):
+    """The rivals are said without the synonyms of the class."""
+    sample, (name, *others) = scenes[0], scenes[0].names
+    tokens = small.encode(sample.image)
+    line = f"a clean origami thing,{name},other."
+    text = small.clip.text([line, *prompts("a clean origami {}.", [*others, *small.settings.background])])
+    share = float(cam.class_probabilities(tokens, text)[0, 0])
+    drawn = widgets.prompt_picture(small, sample, line)
+    assert f"{share:.2f}" == drawn.axes[1].get_title().splitlines()[-1]
