@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-import transformers
 from torchvision.ops import masks_to_boxes, nms
 
 from kit import propose
@@ -225,15 +224,10 @@ def test_without_levels_sam_finds_what_the_librarys_pipeline_finds(sam, picture,
     from transformers.pipelines import MaskGenerationPipeline
 
     pipeline = MaskGenerationPipeline(model=sam.model, image_processor=sam.processor)
-    try:
-        twin = pipeline(
-            Image.fromarray(picture), points_per_batch=16, points_per_crop=8, crops_n_layers=layers, pred_iou_thresh=EVERYTHING.iou,
-            stability_score_thresh=EVERYTHING.stability, crops_nms_thresh=overlap,
-        )  # fmt: skip
-    except ValueError as error:
-        if not layers or "batch size of the image embeddings" not in str(error):
-            raise
-        pytest.skip(f"the twin of transformers {transformers.__version__} cannot cut crops")
+    twin = pipeline(
+        Image.fromarray(picture), points_per_batch=16, points_per_crop=8, crops_n_layers=layers, pred_iou_thresh=EVERYTHING.iou,
+        stability_score_thresh=EVERYTHING.stability, crops_nms_thresh=overlap,
+    )  # fmt: skip
     settings = dataclasses.replace(EVERYTHING, crop_layers=layers, crop_points_downscale=1, box_overlap=overlap, crop_box_overlap=overlap)
     ours = result(sam_proposals(picture, sam, settings, cache=None))
     assert len(ours) == len(twin["masks"]) > 0
