@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from kit import show
+from kit.data import toy_samples
 from kit.images import PALETTE
 
 GREY = np.full((12, 16, 3), 100, np.uint8)
@@ -189,7 +190,7 @@ def test_a_png_is_a_png():
 
 def test_panels_are_as_wide_as_asked_and_named():
     truth = np.zeros((8, 12), int)
-    truth[2:6, 3:9] = 8
+    truth[0:3, 3:9] = 8  # at the top
     image = np.full((8, 12, 3), 90, np.uint8)
     pictures = {
         "picture": show.panel(image),
@@ -208,7 +209,10 @@ def test_panels_are_as_wide_as_asked_and_named():
     drawn = axes[2].images[0]
     assert drawn.get_array().tolist() == [[1, -2]] and drawn.get_clim() == (-2, 2)  # times 1000, zero in the middle
     outline = axes[1].collections[0].get_paths()[0].vertices
-    assert outline[:, 0].min() > 2 and outline[:, 0].max() < 10 and outline[:, 1].min() > 1 and outline[:, 1].max() < 7
+    assert outline[:, 0].min() > 2 and outline[:, 0].max() < 10 and outline[:, 1].max() < 4  # counted from the top
+    assert axes[1].yaxis_inverted() and axes[1].get_ylim() == (8, 0)
+    plain = show.panels({"mask": show.mask_panel(image, truth)}).axes[0].images[0].get_array()
+    assert np.array_equal(plain, show.mask_overlay(image, truth)) and not np.array_equal(plain, axes[3].images[0].get_array())
     assert show.png(figure, colours=256)[:4] == b"\x89PNG"
     for wrong in ({}, pictures):
         with pytest.raises(ValueError, match="at least one picture"):
@@ -225,8 +229,12 @@ def test_a_flow_shows_boxes_arrows_and_shapes():
 
 
 def test_a_palette_keeps_strong_colours():
-    bar = show.panel(np.zeros((4, 4, 3), np.uint8), bar="turbo")
-    with Image.open(io.BytesIO(show.png(show.panels({"bar": bar}), dpi=100, colours=256))) as picture:
+    """A bar is small, and beside pictures of many pale colours it must not get theirs."""
+    image = next(toy_samples("val", 1, start=22)).image
+    down, across = np.mgrid[0 : image.shape[0], 0 : image.shape[1]]
+    heat = (1 - np.hypot(down, across) / 200).clip(0, 1).astype(np.float32)
+    pictures = {"picture": show.panel(image), "heat": show.heat_panel(image, heat), "mask": show.mask_panel(image, 8 * (heat > 0.5))}
+    with Image.open(io.BytesIO(show.png(show.panels(pictures), dpi=100, colours=256))) as picture:
         seen = np.asarray(picture.convert("RGB")).reshape(-1, 3).astype(int)
     for strong in show.colour_bar("turbo"):
         assert np.abs(seen - strong).max(1).min() <= 40, strong

@@ -13,6 +13,7 @@ from kit import cam, refine, show, widgets
 from kit.data import Sample, toy_samples
 from kit.methods import METHODS, ClipEs
 from kit.prompt import prompts
+from kit.toy.scene import draw
 
 CORE = (  # of 7.7 and of 8
     "BoundedFloatText", "BoundedIntText", "Checkbox", "Dropdown", "FloatSlider", "HBox", "HTML", "Image", "IntSlider", "SelectMultiple",
@@ -226,12 +227,11 @@ def test_a_photo_without_truth_has_no_score(small, scenes):
     assert "IoU" not in panel.message.value and "dog" in panel.message.value
 
 
-def test_a_fused_name_is_one_name_among_its_rivals(small, scenes):
-    """The rivals are said without the synonyms of the class."""
-    sample, (name, *others) = scenes[0], scenes[0].names
-    tokens = small.encode(sample.image)
-    line = f"a clean origami thing,{name},other."
-    text = small.clip.text([line, *prompts("a clean origami {}.", [*others, *small.settings.background])])
-    share = float(cam.class_probabilities(tokens, text)[0, 0])
+def test_a_fused_name_is_one_name_among_its_rivals(small):
+    """The sea beside "boat,vessel,watercraft" is no "sea,vessel,watercraft"."""
+    scene, line = draw(2, classes=("boat", "bird"), place="sea", style="photo"), "a clean origami boat,vessel,watercraft."
+    sample = Sample(scene.image, ("boat", "bird"), scene.truth, scene.stuff)
+    text = small.clip.text([line, *prompts("a clean origami {}.", ["bird", *small.settings.background])])
+    share = float(cam.class_probabilities(small.encode(sample.image), text)[0, 0])
     drawn = widgets.prompt_picture(small, sample, line)
     assert f"{share:.2f}" == drawn.axes[1].get_title().splitlines()[-1]
